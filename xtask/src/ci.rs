@@ -1,0 +1,53 @@
+//! What must hold before a change goes in.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{build_ebpf, process, test};
+
+#[derive(Args, Default)]
+pub struct Options {
+    /// Leave out the tests that need root
+    #[arg(long)]
+    pub host_only: bool,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    process::step("checking the format");
+    process::run(process::cargo().args(["fmt", "--all", "--check"]))?;
+
+    // Clippy sees the program's file as the host does; warnings for BPF itself come from rustc.
+    build_ebpf::run(&build_ebpf::Options {
+        deny_warnings: true,
+        ..Default::default()
+    })?;
+
+    process::step("checking the lints");
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ];
+    process::run(process::cargo().args(clippy))?;
+
+    process::step("checking the documentation");
+    let doc = [
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+    ];
+    process::run(
+        process::cargo()
+            .args(doc)
+            .env("RUSTDOCFLAGS", "--deny warnings"),
+    )?;
+
+    test::run(&test::Options {
+        host_only: options.host_only,
+        ..Default::default()
+    })
+}

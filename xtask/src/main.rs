@@ -1,0 +1,48 @@
+//! The workshop: what is done to the project, one file per task.
+
+mod build_ebpf;
+mod ci;
+mod compiler;
+mod linker;
+mod packages;
+mod process;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "The tasks of the workshop"
+)]
+enum Task {
+    /// Build the XDP program into target/bpf/xdp-lb.bpf.o
+    BuildEbpf(build_ebpf::Options),
+    /// Install the commands the other tasks call, and mount /sys/fs/bpf
+    Setup(setup::Options),
+    /// Build all and run the tests: host, kernel and network namespaces
+    Test(test::Options),
+    /// Check format, lints and documentation, then test
+    Ci(ci::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::BuildEbpf(options) => build_ebpf::run(&options),
+        Task::Setup(options) => setup::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Ci(options) => ci::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Causes in one sentence; the backtrace of a failed command tells nothing.
+            process::step(format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The commands that the tasks call, and the Debian packages that bring them.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::{packages, process};
+
+/// What a command is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Purpose {
+    Test,
+    Demo,
+    Bench,
+}
+use Purpose::{Bench, Demo, Test};
+
+#[derive(Args, Default)]
+pub struct Options {
+    /// What to set up for; everything when none is named
+    #[arg(value_enum)]
+    pub purposes: Vec<Purpose>,
+}
+
+struct Tool {
+    command: &'static str,
+    package: &'static str,
+    purposes: &'static [Purpose],
+}
+
+const TOOLS: [Tool; 9] = [
+    tool("ip", "iproute2", &[Test, Demo, Bench]),
+    tool("ethtool", "ethtool", &[Test, Demo, Bench]),
+    tool("bpftool", "bpftool", &[Test, Demo, Bench]),
+    tool("nft", "nftables", &[Test, Demo]),
+    tool("haproxy", "haproxy", &[Test, Demo, Bench]),
+    tool("curl", "curl", &[Demo]),
+    tool("ping", "iputils-ping", &[Demo]),
+    tool("tcpdump", "tcpdump", &[Demo]),
+    tool("iperf3", "iperf3", &[Bench]),
+];
+
+pub fn run(options: &Options) -> Result<()> {
+    let purposes = match options.purposes.as_slice() {
+        [] => Purpose::value_variants(),
+        named => named,
+    };
+    install_missing(purposes)?;
+    mount_bpf()
+}
+
+const fn tool(command: &'static str, package: &'static str, purposes: &'static [Purpose]) -> Tool {
+    Tool {
+        command,
+        package,
+        purposes,
+    }
+}
+
+fn install_missing(purposes: &[Purpose]) -> Result<()> {
+    let missing = missing(purposes);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let commands: Vec<_> = missing.iter().map(|tool| tool.command).collect();
+    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    packages::install(&packages)
+        .with_context(|| format!("these commands are missing: {}", commands.join(" ")))?;
+
+    let missing: Vec<_> = self::missing(purposes)
+        .iter()
+        .map(|tool| tool.command)
+        .collect();
+    ensure!(
+        missing.is_empty(),
+        "still missing after apt-get install: {}",
+        missing.join(" ")
+    );
+    Ok(())
+}
+
+fn missing(purposes: &[Purpose]) -> Vec<&'static Tool> {
+    wanted(purposes)
+        .filter(|tool| process::find(tool.command).is_none())
+        .collect()
+}
+
+fn wanted(purposes: &[Purpose]) -> impl Iterator<Item = &'static Tool> {
+    TOOLS.iter().filter(|tool| {
+        tool.purposes
+            .iter()
+            .any(|purpose| purposes.contains(purpose))
+    })
+}
+
+/// Pinned maps and programs live there; a container often starts without it.
+fn mount_bpf() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
+    if is_bpf_mounted(&mounts) {
+        return Ok(());
+    }
+    if !process::is_root() {
+        bail!("/sys/fs/bpf is not mounted: run `mount -t bpf bpf /sys/fs/bpf` as root");
+    }
+    process::step("mounting /sys/fs/bpf");
+    process::run(Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))
+}
+
+/// From lines `device folder type options 0 0` (proc(5)).
+fn is_bpf_mounted(mounts: &str) -> bool {
+    mounts.lines().any(|line| {
+        let mut words = line.split(' ').skip(1);
+        (words.next(), words.next()) == (Some("/sys/fs/bpf"), Some("bpf"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_purpose_has_its_tools() {
+        let rows: [(&str, &[Purpose], &[&str]); 3] = [
+            (
+                "test",
+                &[Test],
+                &["ip", "ethtool", "bpftool", "nft", "haproxy"],
+            ),
+            (
+                "bench",
+                &[Bench],
+                &["ip", "ethtool", "bpftool", "haproxy", "iperf3"],
+            ),
+            ("none", &[], &[]),
+        ];
+        for (name, purposes, want) in rows {
+            let commands: Vec<_> = wanted(purposes).map(|tool| tool.command).collect();
+            assert_eq!(commands, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn sees_the_bpf_mount() {
+        let rows = [
+            (
+                "mounted",
+                "proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw,relatime 0 0",
+                true,
+            ),
+            ("elsewhere", "bpf /run/bpf bpf rw,relatime 0 0", false),
+            ("covered", "tmpfs /sys/fs/bpf tmpfs rw 0 0", false),
+        ];
+        for (name, mounts, want) in rows {
+            assert_eq!(is_bpf_mounted(mounts), want, "{name}");
+        }
+    }
+}
