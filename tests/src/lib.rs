@@ -1,0 +1,7 @@
+//! The proof: tables of frames, and real traffic in namespaces.
+
+pub mod clients;
+mod http;
+pub mod lab;
+pub mod payload;
+pub mod servers;

@@ -1,0 +1,226 @@
+//! The lab itself: without a load balancer, its hosts reach each other as the drawing says.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use xdp_lb_tests::clients::{
+    Connections, TIMEOUT, download, http_get, requests, sctp_ask, udp_ask, upload,
+};
+use xdp_lb_tests::lab::{Family, Host, Lab, LabOptions};
+use xdp_lb_tests::payload;
+use xdp_lb_tests::servers::{Server, sctp_missing};
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+#[test]
+fn netns_clients_reach_every_member() {
+    let lab = lab(LabOptions {
+        neighbour: true,
+        second_member: true,
+        routed_member: true,
+        ..LabOptions::default()
+    });
+    let servers: Vec<_> = lab.all_members().map(serve).collect();
+    for client in [&lab.client].into_iter().chain(&lab.neighbour) {
+        for (member, family) in each(lab.all_members()) {
+            let addr = member.addr(family, 80);
+            let response = client.netns.enter(|| http_get(addr, "/")).expect(&member.name);
+            assert_eq!(response.status, 200);
+            assert_eq!(response.member, member.name);
+            assert_eq!(response.body, member.name.as_bytes());
+            assert_eq!(response.peer.ip(), client.addr(family, 0).ip());
+
+            let answer = client.netns.enter(|| udp_ask(addr, b"hello", TIMEOUT)).expect("udp");
+            assert_eq!((&answer.member, &answer.payload[..]), (&member.name, &b"hello"[..]));
+        }
+    }
+    drop(servers);
+}
+
+#[test]
+fn netns_every_byte_arrives() {
+    let lab = lab(LabOptions { members: 1, ..LabOptions::default() });
+    let [m1] = &lab.members[..] else { panic!("one member") };
+    let _servers = serve(m1);
+    for family in FAMILIES {
+        let addr = m1.addr(family, 80);
+        lab.client.netns.enter(|| {
+            download(addr, 3_000_001).expect("download");
+            upload(addr, 3_000_001).expect("upload");
+            // In some 45 fragments each way.
+            let long = payload::bytes(1, 65_000);
+            assert_eq!(udp_ask(addr, &long, TIMEOUT).expect("udp").payload, long);
+        });
+    }
+}
+
+#[test]
+fn netns_many_requests_are_counted() {
+    let lab = lab(LabOptions { members: 1, ..LabOptions::default() });
+    let _servers = serve(&lab.members[0]);
+    for connections in [Connections::Fresh, Connections::Kept] {
+        let addr = lab.members[0].addr(Family::V4, 80);
+        let outcome =
+            lab.client.netns.enter(|| requests(addr, connections, 8, |request| request < 200));
+        assert_eq!(outcome.errors, [""; 0], "{connections:?}");
+        assert_eq!(outcome.ok, 200);
+        assert_eq!(outcome.by_member, [("m1".to_owned(), 200)].into());
+        assert_eq!(outcome.latencies.len(), 200);
+        assert!(outcome.latency(0.5) <= outcome.latency(1.0));
+    }
+}
+
+#[test]
+fn netns_a_stopped_server_ends_its_connections() {
+    let lab = lab(LabOptions { members: 1, ..LabOptions::default() });
+    let m1 = &lab.members[0];
+    let addr = m1.addr(Family::V4, 80);
+    let servers = serve(m1);
+    lab.client.netns.enter(|| {
+        let mut kept = xdp_lb_tests::clients::Connection::open(addr).expect("open");
+        kept.get("/").expect("while it serves");
+        let began = Instant::now();
+        drop(servers);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        kept.get("/").expect_err("the connection is closed");
+        let refused = http_get(addr, "/").expect_err("nobody listens");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        let refused = udp_ask(addr, b"hello", TIMEOUT).expect_err("nobody listens");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+    let _again = serve(m1);
+    lab.client.netns.enter(|| http_get(addr, "/")).expect("served again");
+}
+
+#[test]
+fn netns_a_narrow_hop_answers_with_its_mtu() {
+    let lab = lab(LabOptions {
+        members: 1,
+        routed_member: true,
+        client_link_mtu: 1280,
+        routed_link_mtu: 1300,
+        ..LabOptions::default()
+    });
+    let [m1] = &lab.members[..] else { panic!("one member") };
+    let far = lab.routed_member.as_ref().expect("asked for");
+    let _servers = (serve(m1), serve(far));
+    let learned = |host: &Host, addr: String| host.netns.run("ip", &["route", "get", &addr]);
+    for family in FAMILIES {
+        let (client, member) = (lab.client.addr(family, 0).ip(), far.addr(family, 0).ip());
+        lab.client.netns.enter(|| download(m1.addr(family, 80), 100_000)).expect("down");
+        let route = learned(m1, client.to_string()).expect("route");
+        assert!(route.contains("mtu 1280"), "{route}");
+        lab.amphora.netns.enter(|| upload(far.addr(family, 80), 100_000)).expect("up");
+        let route = learned(&lab.amphora, member.to_string()).expect("route");
+        assert!(route.contains("mtu 1300"), "{route}");
+    }
+}
+
+#[test]
+fn netns_sctp_answers_where_the_kernel_has_it() {
+    if let Some(reason) = sctp_missing() {
+        eprintln!("not tried: {reason}");
+        return;
+    }
+    let lab = lab(LabOptions { members: 1, ..LabOptions::default() });
+    let m1 = &lab.members[0];
+    let _server = Server::sctp(m1, 5000).expect("server");
+    for family in FAMILIES {
+        let ask = || sctp_ask(m1.addr(family, 5000), b"hello", TIMEOUT);
+        let answer = lab.client.netns.enter(ask).expect("sctp");
+        assert_eq!((&answer.member[..], &answer.payload[..]), ("m1", &b"hello"[..]));
+    }
+}
+
+#[test]
+fn netns_two_labs_do_not_meet() {
+    let labs = [lab(LabOptions::default()), lab(LabOptions::default())];
+    let _server = Server::http(&labs[0].members[0], 80).expect("server");
+    let [served, other] = labs.each_ref().map(|lab| (lab, lab.members[0].addr(Family::V4, 80)));
+    served.0.client.netns.enter(|| http_get(served.1, "/")).expect("in its own lab");
+    let refused = other.0.client.netns.enter(|| http_get(other.1, "/")).expect_err("elsewhere");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn netns_nothing_is_left() {
+    let lab = lab(LabOptions::default());
+    let prefix = lab.prefix().to_owned();
+    assert_eq!(left(&prefix), lab.hosts().count() + 1);
+    let began = Instant::now();
+    let running = lab.client.netns.spawn(std::process::Command::new("sleep").arg("600"));
+    let running = running.expect("sleep");
+    let proc = format!("/proc/{}", running.child.id());
+    // Forgotten, so that only the lab can end it.
+    std::mem::forget(running);
+    drop(lab);
+    assert_eq!(left(&prefix), 0);
+    let state = fs::read_to_string(Path::new(&proc).join("stat")).expect("a zombie of ours");
+    assert!(state.contains(") Z "), "{state}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn netns_a_panic_leaves_nothing() {
+    let prefix = std::sync::Mutex::new(String::new());
+    let test = || {
+        let lab = lab(LabOptions::default());
+        *prefix.lock().unwrap() = lab.prefix().to_owned();
+        lab.client.netns.enter(|| panic!("as a failing test does"));
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)).expect_err("it panics");
+    let prefix = prefix.into_inner().unwrap();
+    assert!(!prefix.is_empty());
+    assert_eq!(left(&prefix), 0);
+}
+
+#[test]
+fn netns_a_killed_process_is_swept_after() {
+    let mut ended = std::process::Command::new("true").spawn().expect("true");
+    ended.wait().expect("ended");
+    let name = format!("xl{}n0-client", ended.id());
+    let added = std::process::Command::new("ip").args(["netns", "add", &name]).status();
+    assert!(added.expect("ip").success(), "netns add needs root");
+    drop(lab(LabOptions { members: 1, ..LabOptions::default() }));
+    assert_eq!(left(&name), 0);
+}
+
+#[test]
+fn netns_the_drawing_has_every_address() {
+    let lab = lab(LabOptions {
+        members: 2,
+        neighbour: true,
+        second_member: true,
+        routed_member: true,
+        client_link_mtu: 1280,
+        routed_link_mtu: 1300,
+        ..LabOptions::default()
+    });
+    let drawing = lab.describe();
+    println!("{drawing}");
+    for host in lab.hosts() {
+        for word in [&host.name, &host.v4.to_string(), &host.v6.to_string()] {
+            assert!(drawing.contains(word), "{word} is not in\n{drawing}");
+        }
+    }
+    assert!(drawing.contains(lab.prefix()));
+}
+
+fn lab(options: LabOptions) -> Lab {
+    Lab::up(options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn serve(member: &Host) -> [Server; 2] {
+    [Server::http(member, 80).expect("http"), Server::udp(member, 80).expect("udp")]
+}
+
+fn each<'a>(hosts: impl Iterator<Item = &'a Host>) -> impl Iterator<Item = (&'a Host, Family)> {
+    hosts.flat_map(|host| FAMILIES.map(|family| (host, family)))
+}
+
+/// How many namespaces have names that begin with `prefix`.
+fn left(prefix: &str) -> usize {
+    let names = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    names.filter(|name| name.file_name().to_string_lossy().starts_with(prefix)).count()
+}
