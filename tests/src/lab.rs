@@ -1,15 +1,17 @@
 //! A lab of network namespaces: a client, a router, an amphora and its members, on IPv4 and IPv6.
 //!
 //! [`Lab::describe`] draws it. The amphora is on the net of its members (one-arm); the switch they
-//! share gives each interface a peer outside its namespace, as native XDP on veth needs one.
+//! share gives each interface a peer that can be prepared for native XDP ([`Offloads::Fixed`]).
 
 mod netns;
+mod pass;
 mod picture;
 mod plan;
 mod ready;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -54,9 +56,9 @@ pub enum Family {
 /// What the kernel may leave to a device that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offloads {
-    /// Whole checksums and frames no longer than the MTU, and GRO where the amphora's interfaces
-    /// lead to: native XDP loses the mark of a partial checksum, and a veth passes redirected
-    /// frames only to a peer that has GRO on or a program.
+    /// Whole checksums, frames no longer than the MTU, and a program that passes everything
+    /// opposite the amphora's interfaces: native XDP loses the mark of a partial checksum, and
+    /// sends only into a veth whose peer polls.
     Fixed,
     /// As veth pairs are made: generic XDP and tc can work with it.
     AsMade,
@@ -105,6 +107,8 @@ pub enum LabError {
     Failed { command: String, said: String },
     #[error("net/{key} cannot be set: {source}")]
     Sysctl { key: String, source: io::Error },
+    #[error("no XDP program can be attached opposite the amphora: {0}")]
+    Pass(io::Error),
     #[error("{netns} is not ready after {waited_ms} ms: {missing}")]
     NotReady { netns: String, missing: String, waited_ms: u128 },
     #[error(transparent)]
@@ -141,6 +145,8 @@ pub struct Lab {
     /// Has a bridge and a port named for each host on it.
     pub switch: Netns,
     options: LabOptions,
+    /// The programs opposite the amphora's interfaces; closing them detaches.
+    passes: Vec<OwnedFd>,
     names: Names,
 }
 
@@ -160,7 +166,7 @@ impl Lab {
         let switch = Netns::open(names.of(SWITCH))?;
         set(&switch, &SWITCH_SYSCTLS)?;
         let host = |node: &Node| make_host(node, &names);
-        let lab = Self {
+        let mut lab = Self {
             client: host(&plan.client)?,
             router: host(&plan.router)?,
             amphora: host(&plan.amphora)?,
@@ -170,12 +176,16 @@ impl Lab {
             routed_member: plan.routed_member.as_ref().map(host).transpose()?,
             switch,
             options,
+            passes: Vec::new(),
             names,
         };
         make_wires(&plan, &lab.names)?;
         plug_in_switch(&lab.switch, &plan, &lab.options)?;
         for (host, node) in lab.hosts().zip(plan.nodes()) {
             plug_in_host(&host.netns, node, &plan, &lab.options)?;
+        }
+        if lab.options.offloads == Offloads::Fixed {
+            lab.passes = lab.pass_opposite_amphora(&plan)?;
         }
         for netns in lab.hosts().map(|host| &host.netns).chain([&lab.switch]) {
             ready::wait(netns)?;
@@ -207,6 +217,16 @@ impl Lab {
     /// The lab as a drawing, with every address.
     pub fn describe(&self) -> String {
         picture::draw(&plan::plan(&self.options), &self.options, self.prefix())
+    }
+
+    fn pass_opposite_amphora(&self, plan: &Plan) -> Result<Vec<OwnedFd>, LabError> {
+        let mut passes = Vec::new();
+        for (_, end) in plan.ends_of(&self.amphora.name) {
+            let host = self.hosts().find(|host| host.name == end.host);
+            let netns = host.map_or(&self.switch, |host| &host.netns);
+            passes.push(netns.enter(|| pass::attach(&end.dev)).map_err(LabError::Pass)?);
+        }
+        Ok(passes)
     }
 }
 
@@ -327,10 +347,8 @@ fn set_offloads(
     if options.offloads == Offloads::AsMade {
         return Ok(());
     }
-    for (end, opposite) in plan.ends_of(host) {
-        let gro = if opposite.host == plan.amphora.name { "on" } else { "off" };
-        let settings = ["tx", "off", "tso", "off", "gso", "off", "gro", gro];
-        netns.run("ethtool", &[&["-K", &end.dev], &settings[..]].concat())?;
+    for (end, _) in plan.ends_of(host) {
+        netns.run("ethtool", &["-K", &end.dev, "tx", "off", "tso", "off", "gso", "off"])?;
     }
     Ok(())
 }
