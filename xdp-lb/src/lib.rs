@@ -1,0 +1,13 @@
+//! The control program of xdp-lb: keeps the maps in step with what is wanted and what is there.
+
+pub mod follow;
+pub mod ids;
+pub mod kernel;
+pub mod lock;
+pub mod net;
+pub mod netns;
+pub mod plan;
+pub mod record;
+pub mod ring;
+pub mod run;
+pub mod tables;

@@ -1,0 +1,69 @@
+//! One daemon to a load balancer.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use agent_api::Name;
+
+/// Where the daemon keeps what need not survive a boot.
+const DIRECTORY: &str = "/run/xdp-lb";
+
+/// A file of the load balancer's in the run directory.
+pub fn run_file(name: &Name, extension: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{name}.{extension}"))
+}
+
+/// Held while it lives; the kernel lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("load balancer {name} is run by process {pid} already")]
+    Held { name: String, pid: String },
+    #[error("{}: {error}", .path.display())]
+    File { path: PathBuf, error: io::Error },
+}
+
+pub fn take(name: &Name) -> Result<Lock, Error> {
+    let path = run_file(name, "lock");
+    let failed = |error| Error::File { path: path.clone(), error };
+    fs::create_dir_all(DIRECTORY).map_err(failed)?;
+    let mut options = File::options();
+    // The content is another's until the lock is ours.
+    let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = opened.map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid).map_err(failed)?;
+            return Err(Error::Held { name: name.to_string(), pid: pid.trim().to_owned() });
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    let write = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write(&mut file).map_err(failed)?;
+    Ok(Lock { _file: file })
+}
+
+/// Removes the files of a load balancer that is no more. By whom holds its lock.
+pub fn forget(name: &Name) -> Result<(), Error> {
+    for extension in ["json", "lock"] {
+        let path = run_file(name, extension);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::File { path, error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

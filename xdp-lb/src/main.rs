@@ -1,0 +1,118 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use agent_api::Name;
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use xdp_lb::kernel::{Pins, Sizes, SourcePorts};
+use xdp_lb::run::{Options, run};
+use xdp_lb::{lock, netns};
+
+/// A full-NAT load balancer in XDP.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load balance as a file says, until SIGTERM; SIGHUP, or an edit, reads the file again.
+    ///
+    /// The program, its links and its maps stay when it ends, however it ends: packets go on, and
+    /// the next run takes over.
+    Run(Run),
+    /// Take the program off its interfaces and drop everything, the flows too.
+    Detach(Which),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The wanted state; lb.example.toml explains it.
+    file: PathBuf,
+    /// Network namespace, by name or path.
+    #[arg(long)]
+    netns: Option<String>,
+    /// Interface to load balance on; may be given again. The first is that of the VIPs.
+    #[arg(long = "interface", value_name = "INTERFACE", default_value = "eth1")]
+    interfaces: Vec<String>,
+    /// Slots of the IPv4 flow table, a power of two; a connection takes two [default: 1048576].
+    #[arg(long, value_name = "SLOTS")]
+    flows4: Option<u32>,
+    /// Slots of the IPv6 flow table, a power of two [default: 262144].
+    #[arg(long, value_name = "SLOTS")]
+    flows6: Option<u32>,
+    /// Clients that persistence remembers [default: 65536].
+    #[arg(long, value_name = "CLIENTS")]
+    sticky: Option<u32>,
+    /// Source ports towards members.
+    #[arg(long, value_name = "LOW-HIGH", default_value = "1024-60999")]
+    snat_ports: SourcePorts,
+    /// Do not keep local sockets off the source ports (net.ipv4.ip_local_reserved_ports).
+    #[arg(long)]
+    no_reserve: bool,
+}
+
+/// Which load balancer.
+#[derive(Debug, Args)]
+struct Which {
+    /// Its name, as its file says it.
+    #[arg(long, value_parser = name)]
+    name: Name,
+}
+
+fn main() -> ExitCode {
+    match start(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xdp-lb: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> Result<()> {
+    match command {
+        Command::Run(options) => daemon(options),
+        Command::Detach(which) => detach(&which.name),
+    }
+}
+
+fn daemon(options: Run) -> Result<()> {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    // Before any thread is started: all of them are to be there.
+    if let Some(namespace) = &options.netns {
+        netns::enter(namespace)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(Options {
+        file: options.file,
+        interfaces: options.interfaces,
+        sizes: Sizes { flows4: options.flows4, flows6: options.flows6, sticky: options.sticky },
+        source_ports: options.snat_ports,
+        reserve: !options.no_reserve,
+    }))?;
+    Ok(())
+}
+
+fn detach(name: &Name) -> Result<()> {
+    let _lock = lock::take(name).context("stop it first")?;
+    let pins = Pins::of(name);
+    anyhow::ensure!(pins.exist(), "nothing is pinned in {}", pins.directory().display());
+    pins.remove().with_context(|| pins.directory().display().to_string())?;
+    lock::forget(name)?;
+    Ok(())
+}
+
+fn name(text: &str) -> Result<Name, agent_api::BadName> {
+    text.to_owned().try_into()
+}

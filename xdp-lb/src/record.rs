@@ -1,0 +1,119 @@
+//! What the daemon knows and the maps do not hold, written down for `status`, `stats` and `flows`:
+//! names, and why a member is not used. A restart takes the names from it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::Mode;
+use crate::tables::{BackendName, Names};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub name: String,
+    pub pid: u32,
+    /// What is wrong with the document or the maps now; the state before it is in force.
+    pub error: Option<String>,
+    pub interfaces: Vec<Interface>,
+    pub listeners: Vec<Listener>,
+    pub backends: Vec<Backend>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    pub name: String,
+    pub standing: Standing,
+}
+
+/// How the program is on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// There is no such interface.
+    Missing,
+    Attached {
+        ifindex: u32,
+        mode: Mode,
+        /// Why it is not native, where that is known.
+        refused: Option<String>,
+    },
+    Failed {
+        why: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// None while it is disabled.
+    pub number: Option<u32>,
+    pub id: String,
+    pub vips: Vec<IpAddr>,
+    pub port: u16,
+    pub protocol: String,
+    pub pool: Option<String>,
+    pub connection_limit: Option<u32>,
+}
+
+/// A member as one listener uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    pub number: u32,
+    pub listener: String,
+    pub pool: String,
+    pub member: String,
+    pub address: IpAddr,
+    pub port: u16,
+    pub weight: u16,
+    pub state: State,
+    /// Why it takes no new flows.
+    pub why: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Takes new flows.
+    Up,
+    /// Weight 0: its flows go on, and clients that persistence holds to it come back.
+    Draining,
+    /// Waits until no other member is up.
+    Backup,
+    Disabled,
+    Down,
+    /// Not in the document any more; its flows go on.
+    Leaving,
+}
+
+impl Record {
+    /// None where there is none, or one of another version.
+    pub fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+
+    /// A reader finds the old one or the new one, whole.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let next = path.with_extension("json.next");
+        fs::write(&next, serde_json::to_vec_pretty(self)?)?;
+        fs::rename(next, path)
+    }
+
+    pub fn names(&self) -> Names {
+        let listeners = self
+            .listeners
+            .iter()
+            .filter_map(|listener| Some((listener.number?, listener.id.clone())));
+        let backends = self.backends.iter().map(|backend| {
+            let name = BackendName {
+                listener: backend.listener.clone(),
+                pool: backend.pool.clone(),
+                member: backend.member.clone(),
+            };
+            (backend.number, name)
+        });
+        Names { listeners: listeners.collect(), backends: backends.collect::<BTreeMap<_, _>>() }
+    }
+}

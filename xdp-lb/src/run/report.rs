@@ -1,0 +1,78 @@
+//! What the daemon writes down for those who look.
+
+use xdp_lb_ebpf::abi::{self, BACKEND_STICKY, BACKEND_UP};
+
+use super::Daemon;
+use crate::record::{Backend, Listener, Record, State};
+use crate::tables::{Tables, address};
+
+impl Daemon {
+    pub(super) fn describe(&self) -> Record {
+        let nothing = Tables::default();
+        let actual = self.actual.as_ref().unwrap_or(&nothing);
+        Record {
+            name: self.desired.name.to_string(),
+            pid: std::process::id(),
+            error: self.refused.clone(),
+            interfaces: self.ports.interfaces().to_vec(),
+            listeners: self.listeners(actual),
+            backends: actual
+                .backends
+                .iter()
+                .map(|(id, backend)| self.backend(*id, backend, actual))
+                .collect(),
+        }
+    }
+
+    fn listeners(&self, actual: &Tables) -> Vec<Listener> {
+        let number = |id: &String| {
+            let mut names = actual.names.listeners.iter();
+            names.find(|(_, name)| *name == id).map(|(number, _)| *number)
+        };
+        let listener = |listener: &agent_api::Listener| Listener {
+            number: number(&listener.id).filter(|_| listener.enabled),
+            id: listener.id.clone(),
+            vips: listener.vips.clone(),
+            port: listener.port,
+            protocol: listener.protocol.to_string(),
+            pool: listener.pool.clone(),
+            connection_limit: listener.connection_limit,
+        };
+        self.desired.listeners.iter().map(listener).collect()
+    }
+
+    fn backend(&self, number: u32, backend: &abi::Backend, actual: &Tables) -> Backend {
+        let name = actual.names.backends.get(&number);
+        let pool =
+            self.desired.pools.iter().find(|pool| name.is_some_and(|name| name.pool == pool.id));
+        let member = pool.and_then(|pool| {
+            pool.members.iter().find(|member| name.is_some_and(|name| name.member == member.id))
+        });
+        let unreachable = || self.hop(address(backend.addr)).err().map(|why| why.to_string());
+        let (state, why) = match (member, pool) {
+            _ if backend.flags & BACKEND_UP != 0 => (State::Up, None),
+            (Some(member), _) if backend.flags & BACKEND_STICKY != 0 => match member.weight {
+                0 => (State::Draining, None),
+                _ => (State::Backup, None),
+            },
+            (Some(member), Some(pool)) if !member.enabled || !pool.enabled => {
+                let who = if member.enabled { "its pool" } else { "it" };
+                (State::Disabled, Some(format!("{who} is disabled")))
+            }
+            (Some(_), _) => (State::Down, unreachable()),
+            (None, _) => (State::Leaving, None),
+        };
+        let text = |part: Option<&String>| part.cloned().unwrap_or_else(|| "?".to_owned());
+        Backend {
+            number,
+            listener: text(name.map(|name| &name.listener)),
+            pool: text(name.map(|name| &name.pool)),
+            member: text(name.map(|name| &name.member)),
+            address: address(backend.addr),
+            port: u16::from_be_bytes(backend.port),
+            weight: backend.weight,
+            state,
+            why,
+        }
+    }
+}
