@@ -131,9 +131,8 @@ fn bind(host: &Host, kind: Type, protocol: Protocol, port: u16) -> io::Result<(S
     host.netns.enter(|| {
         let socket = Socket::new(Domain::IPV6, kind, Some(protocol))?;
         socket.set_only_v6(false)?;
-        if kind == Type::STREAM {
-            socket.set_reuse_address(true)?;
-        }
+        // The one before it on this port may live on for a moment in a child that is being started.
+        socket.set_reuse_address(true)?;
         socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
         if kind == Type::STREAM {
             socket.listen(BACKLOG)?;

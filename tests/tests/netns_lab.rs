@@ -1,8 +1,10 @@
 //! The lab itself: without a load balancer, its hosts reach each other as the drawing says.
 
 use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use xdp_lb_tests::clients::{
@@ -86,9 +88,8 @@ fn netns_a_stopped_server_ends_its_connections() {
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         kept.get("/").expect_err("the connection is closed");
         let refused = http_get(addr, "/").expect_err("nobody listens");
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-        let refused = udp_ask(addr, b"hello", TIMEOUT).expect_err("nobody listens");
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        assert!(refuses_udp(addr), "somebody still answers, or takes, datagrams");
     });
     let _again = serve(m1);
     lab.client.netns.enter(|| http_get(addr, "/")).expect("served again");
@@ -141,7 +142,7 @@ fn netns_two_labs_do_not_meet() {
     let [served, other] = labs.each_ref().map(|lab| (lab, lab.members[0].addr(Family::V4, 80)));
     served.0.client.netns.enter(|| http_get(served.1, "/")).expect("in its own lab");
     let refused = other.0.client.netns.enter(|| http_get(other.1, "/")).expect_err("elsewhere");
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 
 #[test]
@@ -171,11 +172,21 @@ fn netns_a_panic_leaves_nothing() {
 
 #[test]
 fn netns_a_killed_process_is_swept_after() {
-    let mut ended = Command::new("true").spawn().expect("true");
-    ended.wait().expect("ended");
-    let name = format!("xl{}n0-client", ended.id());
-    let added = Command::new("ip").args(["netns", "add", &name]).status();
-    assert!(added.expect("ip").success(), "netns add needs root");
+    // Alive until it has added the name: others may sweep at any time.
+    let script = "ip netns add xl$$n0-client && echo added && read -r line";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut other = command.spawn().expect("sh");
+    let mut said = String::new();
+    let stdout = other.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut said).expect("read");
+    assert_eq!(said, "added\n", "adding a namespace needs root");
+    let name = format!("xl{}n0-client", other.id());
+    drop(lab(LabOptions { members: 1, ..LabOptions::default() }));
+    assert_eq!(left(&name), 1, "its process lives");
+
+    other.kill().expect("kill");
+    other.wait().expect("ended");
     drop(lab(LabOptions { members: 1, ..LabOptions::default() }));
     assert_eq!(left(&name), 0);
 }
@@ -211,6 +222,15 @@ fn serve(member: &Host) -> [Server; 2] {
 
 fn each<'a>(hosts: impl Iterator<Item = &'a Host>) -> impl Iterator<Item = (&'a Host, Family)> {
     hosts.flat_map(|host| FAMILIES.map(|family| (host, family)))
+}
+
+/// Whether a datagram is answered with an ICMP error, soon: while other threads start programs, a
+/// copy of a closed socket lives on in the child until that has become the program.
+fn refuses_udp(addr: SocketAddr) -> bool {
+    let ask = |_| udp_ask(addr, b"hello", Duration::from_millis(100));
+    (0..50)
+        .map(ask)
+        .any(|asked| asked.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
 }
 
 /// How many namespaces have names that begin with `prefix`.
