@@ -8,17 +8,18 @@ pub mod links;
 mod mapped;
 mod maps;
 mod pins;
+mod program;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
+use aya::EbpfError;
 use aya::maps::{MapError, MapInfo};
 use aya::pin::PinError;
-use aya::programs::{ProgramError, Xdp};
-use aya::{EbpfError, EbpfLoader};
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH;
+use aya::programs::ProgramError;
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_PROG_ARRAY};
 use xdp_lb_ebpf::abi::{Meta, VERSION};
 use xdp_lb_ebpf::limits::{FLOWS_MAX, FLOWS_MIN, FLOWS4_DEFAULT, FLOWS6_DEFAULT, STICKY_DEFAULT};
 
@@ -26,9 +27,9 @@ pub use links::{Attached, Mode};
 pub use mapped::{BackendWords, Mapped, Padded32};
 pub use maps::{Maps, total};
 pub use pins::Pins;
+use program::Loaded;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-lb.bpf.o"));
-const PROGRAM: &str = "xdp_lb";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -58,8 +59,10 @@ pub enum Error {
     Object(#[from] aya_obj::ParseError),
     #[error("the BPF object does not load: {}", links::chain(.0))]
     Load(#[from] EbpfError),
-    #[error("the kernel refuses the program: {}", links::chain(.0))]
+    #[error("the program: {}", links::chain(.0))]
     Program(#[from] ProgramError),
+    #[error("the kernel refuses {program}: {}", program::verdict(.error))]
+    Refused { program: &'static str, error: ProgramError },
     #[error("map {name}: {}", links::chain(.error))]
     Map { name: &'static str, error: MapError },
     #[error("interface {ifindex} in PORTS: {reason}")]
@@ -94,7 +97,7 @@ pub struct Kernel {
     /// Whether maps of an earlier start were found.
     pub resumed: bool,
     pins: Pins,
-    program: Xdp,
+    loaded: Loaded,
     /// Interfaces that run this very program.
     ours: HashSet<String>,
 }
@@ -122,20 +125,20 @@ impl Kernel {
                 None => first(&wanted)?,
             }
         };
-        let program = load(pins, &wanted, &meta)?;
+        let loaded = program::load(pins, &wanted, &meta)?;
         maps::set_meta(pins, &meta)?;
         Ok(Self {
             maps: Maps::open(pins)?,
             resumed: found.is_some(),
             pins: pins.clone(),
-            program,
+            loaded,
             ours: HashSet::new(),
         })
     }
 
     /// Puts the program on an interface, or in the place of its predecessor there.
     pub fn attach(&mut self, interface: &str, ifindex: u32) -> Result<Attached, Error> {
-        let attached = links::attach(&mut self.program, &self.pins, interface, ifindex)?;
+        let attached = links::attach(&mut self.loaded.program, &self.pins, interface, ifindex)?;
         self.ours.insert(interface.to_owned());
         Ok(attached)
     }
@@ -148,6 +151,16 @@ impl Kernel {
     /// Takes it off an interface.
     pub fn detach(&self, interface: &str) -> Result<(), Error> {
         links::detach(&self.pins, interface)
+    }
+
+    /// Lets go of the programs before ours, once no interface runs one of them.
+    pub fn retire_others(&self) -> Result<(), Error> {
+        if self.linked()?.iter().all(|interface| self.is_ours(interface)) {
+            self.pins
+                .retain_stages(&self.loaded.stages)
+                .map_err(|error| Error::File { path: self.pins.directory().into(), error })?;
+        }
+        Ok(())
     }
 
     /// The interfaces that have a link, of whichever start.
@@ -177,6 +190,7 @@ fn wanted(pins: &Pins, sizes: Sizes, found: Option<&Meta>) -> Result<HashMap<Str
     for (name, map) in &object.maps {
         if map.section_kind() != aya_obj::EbpfSectionKind::Maps
             && map.section_kind() != aya_obj::EbpfSectionKind::BtfMaps
+            || map.map_type() == BPF_MAP_TYPE_PROG_ARRAY as u32
         {
             continue;
         }
@@ -230,36 +244,4 @@ fn first(wanted: &HashMap<String, u32>) -> Result<Meta, Error> {
         seed1,
         ..Meta::default()
     })
-}
-
-/// Loads the object onto the pinned maps, pins those that are missing, and pins the program.
-fn load(pins: &Pins, wanted: &HashMap<String, u32>, meta: &Meta) -> Result<Xdp, Error> {
-    let (mask4, mask6) = (meta.flows4 - 1, meta.flows6 - 1);
-    let (low, span) = (u32::from(meta.snat_low), u32::from(meta.snat_span));
-    let mut loader = EbpfLoader::new();
-    for (name, &entries) in wanted {
-        loader.map_max_entries(name, entries).map_pin_path(name, pins.map(name));
-    }
-    let mut object = loader
-        .override_global("FLOWS4_MASK", &mask4, true)
-        .override_global("FLOWS6_MASK", &mask6, true)
-        .override_global("HASH_SEED0", &meta.seed0, true)
-        .override_global("HASH_SEED1", &meta.seed1, true)
-        .override_global("SNAT_LOW", &low, true)
-        .override_global("SNAT_SPAN", &span, true)
-        .load(OBJECT)?;
-    let program: &mut Xdp = object
-        .program_mut(PROGRAM)
-        .ok_or(ProgramError::InvalidName { name: PROGRAM.to_owned() })?
-        .try_into()?;
-    program.load()?;
-
-    // Pinned beside the old one, then renamed over it: the path always names a program.
-    let (next, path) = (pins.next_program(), pins.program());
-    if next.exists() {
-        fs::remove_file(&next).map_err(|error| Error::File { path: next.clone(), error })?;
-    }
-    program.pin(&next).map_err(|error| Error::Pin { path: next.clone(), error })?;
-    fs::rename(&next, &path).map_err(|error| Error::File { path: path.clone(), error })?;
-    Ok(Xdp::from_pin(&path, aya_obj::programs::XdpAttachType::Interface)?)
 }

@@ -12,6 +12,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 const BPFFS_MAGIC: FsType = FsType(libc::BPF_FS_MAGIC);
 const PROGRAM: &str = "program";
 const LINK: &str = "link_";
+const STAGES: &str = "STAGES_";
 
 /// The directory of one load balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +35,17 @@ impl Pins {
         self.0.join(PROGRAM)
     }
 
-    /// Where the next program is pinned before it takes the place of [`program`](Self::program).
-    pub fn next_program(&self) -> PathBuf {
-        self.0.join("program_next")
+    /// Name of the stages of one program.
+    pub fn stages(program_id: u32) -> String {
+        format!("{STAGES}{program_id}")
+    }
+
+    /// Removes all stages but those of one program.
+    pub fn retain_stages(&self, name: &str) -> io::Result<()> {
+        for file in self.files()?.iter().filter(|file| file.starts_with(STAGES) && *file != name) {
+            fs::remove_file(self.0.join(file))?;
+        }
+        Ok(())
     }
 
     /// bpffs refuses dots, interfaces are often called `eth1.100`, and none has a colon.

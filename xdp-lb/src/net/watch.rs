@@ -38,6 +38,8 @@ type Events = std::pin::Pin<Box<dyn Stream<Item = ()> + Send>>;
 pub struct Watch {
     handle: Handle,
     events: Events,
+    /// An event was heard that [`changed`](Self::changed) has not told of yet.
+    stirred: bool,
 }
 
 impl Watch {
@@ -54,21 +56,26 @@ impl Watch {
         let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
         tokio::spawn(connection);
         let events = Box::pin(messages.map(|_| ()));
-        Ok(Self { handle, events })
+        Ok(Self { handle, events, stirred: false })
     }
 
     /// Returns when something has changed and the burst is over; an error where the kernel can no
-    /// longer be heard.
+    /// longer be heard. Dropped before its end, it loses nothing.
     pub async fn changed(&mut self) -> io::Result<()> {
         let deaf = || io::Error::other("the netlink socket is closed");
-        self.events.next().await.ok_or_else(deaf)?;
+        if !self.stirred {
+            self.events.next().await.ok_or_else(deaf)?;
+            self.stirred = true;
+        }
         let burst = async {
             while let Ok(event) = tokio::time::timeout(SETTLE, self.events.next()).await {
                 event.ok_or_else(deaf)?;
             }
             Ok(())
         };
-        tokio::time::timeout(SETTLE_MAX, burst).await.unwrap_or(Ok(()))
+        let over = tokio::time::timeout(SETTLE_MAX, burst).await.unwrap_or(Ok(()));
+        self.stirred = false;
+        over
     }
 
     /// What the kernel knows now.

@@ -47,6 +47,7 @@ impl Ports {
         for interface in &mut self.0 {
             settle(interface, kernel, topology);
         }
+        kernel.retire_others()?;
         let attached = self.attached();
         kernel.maps.retain_ports(|ifindex| attached.contains(&ifindex))?;
         for ifindex in attached {

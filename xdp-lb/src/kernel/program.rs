@@ -1,0 +1,109 @@
+//! The object's programs, loaded onto the pinned maps.
+//!
+//! The path is cut into stages that call each other through a program array. Each load has an array
+//! of its own, pinned as `STAGES_<id of its first program>`: the kernel empties an array that nobody
+//! holds, and the programs before ours run on until every interface is taken over.
+
+use std::collections::HashMap;
+use std::fs;
+
+use aya::maps::ProgramArray;
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use aya_obj::programs::XdpAttachType;
+use xdp_lb_ebpf::abi::Meta;
+use xdp_lb_ebpf::path::{STAGES, Stage};
+
+use super::{Error, OBJECT, Pins, links};
+
+const NAMES: [(Stage, &str); STAGES as usize] = [
+    (Stage::Known, "xdp_lb"),
+    (Stage::Open4, "xdp_lb_open4"),
+    (Stage::Open6, "xdp_lb_open6"),
+    (Stage::Icmp4, "xdp_lb_icmp4"),
+    (Stage::Icmp6, "xdp_lb_icmp6"),
+    (Stage::Fragment, "xdp_lb_fragment"),
+    (Stage::Sctp, "xdp_lb_sctp"),
+    (Stage::Answer, "xdp_lb_answer"),
+];
+const FIRST: &str = NAMES[Stage::Known as usize].1;
+
+const VERDICT_LINES: usize = 12;
+
+/// A program that is loaded and pinned, and on no interface yet.
+pub struct Loaded {
+    pub program: Xdp,
+    /// Name of its pinned stages.
+    pub stages: String,
+}
+
+/// Loads the object onto the pinned maps, and pins those that are missing, the stages and the first
+/// program, which takes the place of the one before at its path.
+pub fn load(pins: &Pins, entries: &HashMap<String, u32>, meta: &Meta) -> Result<Loaded, Error> {
+    let mut object = object(pins, entries, meta)?;
+    for (_, name) in NAMES {
+        let loaded = xdp(&mut object, name)?.load();
+        loaded.map_err(|error| Error::Refused { program: name, error })?;
+    }
+    let id = xdp(&mut object, FIRST)?.info()?.id();
+    let stages = pin_stages(&mut object, pins, id)?;
+
+    // Pinned beside the old one, then renamed over it: the path always names a program.
+    let (next, path) = (pins.map("program_next"), pins.program());
+    if next.exists() {
+        fs::remove_file(&next).map_err(|error| Error::File { path: next.clone(), error })?;
+    }
+    let first = xdp(&mut object, FIRST)?;
+    first.pin(&next).map_err(|error| Error::Pin { path: next.clone(), error })?;
+    fs::rename(&next, &path).map_err(|error| Error::File { path: path.clone(), error })?;
+    Ok(Loaded { program: Xdp::from_pin(&path, XdpAttachType::Interface)?, stages })
+}
+
+fn object(pins: &Pins, entries: &HashMap<String, u32>, meta: &Meta) -> Result<Ebpf, Error> {
+    let (mask4, mask6) = (meta.flows4 - 1, meta.flows6 - 1);
+    let (low, span) = (u32::from(meta.snat_low), u32::from(meta.snat_span));
+    let mut loader = EbpfLoader::new();
+    for (name, &entries) in entries {
+        loader.map_max_entries(name, entries).map_pin_path(name, pins.map(name));
+    }
+    let object = loader
+        .override_global("FLOWS4_MASK", &mask4, true)
+        .override_global("FLOWS6_MASK", &mask6, true)
+        .override_global("HASH_SEED0", &meta.seed0, true)
+        .override_global("HASH_SEED1", &meta.seed1, true)
+        .override_global("SNAT_LOW", &low, true)
+        .override_global("SNAT_SPAN", &span, true)
+        .load(OBJECT)?;
+    Ok(object)
+}
+
+fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, ProgramError> {
+    let missing = || ProgramError::InvalidName { name: name.to_owned() };
+    object.program_mut(name).ok_or_else(missing)?.try_into()
+}
+
+fn pin_stages(object: &mut Ebpf, pins: &Pins, id: u32) -> Result<String, Error> {
+    let failed = |error| Error::Map { name: "STAGES", error };
+    let missing = Error::NotStarted(pins.map("STAGES"));
+    let mut stages =
+        ProgramArray::try_from(object.take_map("STAGES").ok_or(missing)?).map_err(failed)?;
+    for (stage, name) in NAMES {
+        let program = xdp(object, name)?.fd()?.try_clone().map_err(ProgramError::from)?;
+        stages.set(stage as u32, &program, 0).map_err(failed)?;
+    }
+    let name = Pins::stages(id);
+    let path = pins.map(&name);
+    stages.pin(&path).map_err(|error| Error::Pin { path, error })?;
+    Ok(name)
+}
+
+/// What the verifier said last; the whole of it may be a hundred megabytes.
+pub fn verdict(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return links::chain(error);
+    };
+    let log = verifier_log.to_string();
+    let mut last: Vec<&str> = log.trim_end().lines().rev().take(VERDICT_LINES).collect();
+    last.reverse();
+    format!("{io_error}; the verifier ends with\n{}", last.join("\n"))
+}
