@@ -6,6 +6,7 @@ pub mod kernel;
 pub mod lock;
 pub mod net;
 pub mod netns;
+pub mod observe;
 pub mod plan;
 pub mod record;
 pub mod ring;

@@ -54,6 +54,14 @@ pub fn take(name: &Name) -> Result<Lock, Error> {
     Ok(Lock { _file: file })
 }
 
+/// Process id of whoever holds a lock, if anyone does.
+pub fn holder(name: &Name) -> Option<String> {
+    let mut file = File::open(run_file(name, "lock")).ok()?;
+    let held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    let mut pid = String::new();
+    (held && file.read_to_string(&mut pid).is_ok()).then(|| pid.trim().to_owned())
+}
+
 /// Removes the files of a load balancer that is no more. By whom holds its lock.
 pub fn forget(name: &Name) -> Result<(), Error> {
     for extension in ["json", "lock"] {

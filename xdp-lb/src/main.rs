@@ -1,13 +1,19 @@
 //! The command line.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use agent_api::Name;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use xdp_lb::kernel::{Pins, Sizes, SourcePorts};
+use xdp_lb::observe::Found;
+use xdp_lb::observe::flows::flows;
+use xdp_lb::observe::stats::stats;
+use xdp_lb::observe::status::status;
 use xdp_lb::run::{Options, run};
 use xdp_lb::{lock, netns};
 
@@ -26,6 +32,12 @@ enum Command {
     /// The program, its links and its maps stay when it ends, however it ends: packets go on, and
     /// the next run takes over.
     Run(Run),
+    /// Show interfaces, listeners and members, what is wrong, and why frames were not forwarded.
+    Status(Look),
+    /// Show packets, bytes and connections per listener and member.
+    Stats(Look),
+    /// Show the connections.
+    Flows(Flows),
     /// Take the program off its interfaces and drop everything, the flows too.
     Detach(Which),
 }
@@ -57,6 +69,24 @@ struct Run {
     no_reserve: bool,
 }
 
+#[derive(Debug, Args)]
+struct Look {
+    #[command(flatten)]
+    which: Which,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Flows {
+    #[command(flatten)]
+    look: Look,
+    /// Show so many at most.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+}
+
 /// Which load balancer.
 #[derive(Debug, Args)]
 struct Which {
@@ -78,7 +108,32 @@ fn main() -> ExitCode {
 fn start(command: Command) -> Result<()> {
     match command {
         Command::Run(options) => daemon(options),
+        Command::Status(look) => show(&status(&look.found()?)?, look.json),
+        Command::Stats(look) => show(&stats(&look.found()?)?, look.json),
+        Command::Flows(Flows { look, limit }) => show(&flows(&look.found()?, limit), look.json),
         Command::Detach(which) => detach(&which.name),
+    }
+}
+
+impl Look {
+    fn found(&self) -> Result<Found> {
+        Ok(Found::open(&self.which.name)?)
+    }
+}
+
+fn show<T: Display + Serialize>(shown: &T, json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = if json {
+        serde_json::to_writer_pretty(&mut out, shown)
+            .map_err(Into::into)
+            .and_then(|()| writeln!(out))
+    } else {
+        write!(out, "{shown}")
+    };
+    match written {
+        // `| head` has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }
 

@@ -2,6 +2,7 @@
 //! names, and why a member is not used. A restart takes the names from it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -86,6 +87,19 @@ pub enum State {
     Down,
     /// Not in the document any more; its flows go on.
     Leaving,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Backup => "backup",
+            Self::Disabled => "disabled",
+            Self::Down => "down",
+            Self::Leaving => "leaving",
+        })
+    }
 }
 
 impl Record {

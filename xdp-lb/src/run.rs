@@ -14,7 +14,7 @@ use agent_api::{Desired, Name};
 use nix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use xdp_lb_ebpf::abi::BACKEND_UP;
 
 use crate::follow::Follow;
@@ -29,6 +29,9 @@ use ports::Ports;
 /// Neighbours that the kernel does not keep fresh by itself are asked this often, and the network
 /// is looked at without an event.
 const ASK_EVERY_S: u32 = 5;
+
+/// Changes told one by one.
+const TOLD_MAX: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -245,9 +248,28 @@ impl Daemon {
                 return Err(error.into());
             }
         };
-        for change in plan(&wanted, &actual) {
-            info!("{change}");
-            self.kernel.maps.apply(&change)?;
+        let taken: BTreeSet<u32> = actual.listeners.values().map(|listener| listener.id).collect();
+        let named = &actual.names.listeners;
+        for id in wanted
+            .names
+            .listeners
+            .keys()
+            .filter(|id| !taken.contains(id) && !named.contains_key(id))
+        {
+            self.kernel.maps.reset_listener(*id)?;
+        }
+        let changes = plan(&wanted, &actual);
+        let many = changes.len() > TOLD_MAX;
+        for change in &changes {
+            if many {
+                debug!("{change}");
+            } else {
+                info!("{change}");
+            }
+            self.kernel.maps.apply(change)?;
+        }
+        if many {
+            info!("{} entries of the maps changed", changes.len());
         }
         self.actual = Some(wanted);
         Ok(())
@@ -316,12 +338,12 @@ impl Daemon {
             .collect();
         for next in needed.difference(&self.asked) {
             if let Err(error) = watch.resolve(*next).await {
-                tracing::debug!(addr = %next.addr, ifindex = next.ifindex, "asking: {error}");
+                debug!(addr = %next.addr, ifindex = next.ifindex, "asking: {error}");
             }
         }
         for next in self.asked.difference(&needed) {
             if let Err(error) = watch.release(*next).await {
-                tracing::debug!(addr = %next.addr, ifindex = next.ifindex, "releasing: {error}");
+                debug!(addr = %next.addr, ifindex = next.ifindex, "releasing: {error}");
             }
         }
         self.asked = needed;

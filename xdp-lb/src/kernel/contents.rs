@@ -1,7 +1,8 @@
 //! What the maps hold as [`Tables`], and the writes that change it.
 
-use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
+use aya::maps::{MapError, PerCpuValues};
+use aya::util::nr_cpus;
 use xdp_lb_ebpf::abi::{Backend, Listener, ListenerKey, NetworkKey};
 use zerocopy::transmute;
 
@@ -29,9 +30,14 @@ impl Maps {
     pub fn apply(&mut self, change: &Change) -> Result<(), Error> {
         match change {
             Change::SetBackend { id, backend } => {
-                if let Some(words) = self.backends.get(*id as usize) {
-                    words.store(backend);
+                let Some(words) = self.backends.get(*id as usize) else {
+                    return Ok(());
+                };
+                if words.load().epoch != backend.epoch {
+                    let zeros = zeros()?;
+                    self.backend_counters.set(*id, zeros, 0).map_err(failed("BACKEND_COUNTERS"))?;
                 }
+                words.store(backend);
                 Ok(())
             }
             Change::SetRing { start, entries } => {
@@ -56,6 +62,12 @@ impl Maps {
                 gone(self.listeners.remove(&transmute!(*key))).map_err(failed("LISTENERS"))
             }
         }
+    }
+
+    /// Has a listener that is new begin at nought. Connections are not touched: they are counted by
+    /// those who open and close them.
+    pub fn reset_listener(&mut self, id: u32) -> Result<(), Error> {
+        self.listener_counters.set(id, zeros()?, 0).map_err(failed("LISTENER_COUNTERS"))
     }
 
     /// Lets the path send through an interface, as `mac`.
@@ -107,6 +119,13 @@ impl super::BackendWords {
 
 fn network(prefix_len: u32, key: &NetworkKey) -> Key<[u8; size_of::<NetworkKey>()]> {
     Key::new(prefix_len, transmute!(*key))
+}
+
+/// A value of nothing for each CPU.
+fn zeros<const N: usize>() -> Result<PerCpuValues<[u8; N]>, Error> {
+    let failed = |error| Error::File { path: "/sys/devices/system/cpu".into(), error };
+    let cpus = nr_cpus().map_err(|(_, error)| failed(error))?;
+    PerCpuValues::try_from(vec![[0; N]; cpus]).map_err(failed)
 }
 
 /// What is gone already needs no removing: the kernel takes vanished interfaces out by itself.

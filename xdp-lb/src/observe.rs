@@ -1,0 +1,50 @@
+//! What people and programs are shown. All of it is read from the pinned maps and the daemon's
+//! record, so it works without the daemon, and never disturbs it.
+
+pub mod flows;
+pub mod stats;
+pub mod status;
+
+use std::fmt::Display;
+
+use agent_api::Name;
+use comfy_table::{Table, presets};
+
+use crate::kernel::{Error, Maps, Pins};
+use crate::lock;
+use crate::record::Record;
+
+/// A load balancer, as it is found.
+pub struct Found {
+    pub maps: Maps,
+    /// Empty where the daemon's file is gone: then there are numbers in place of names.
+    pub record: Record,
+    /// Process id of the daemon, if it runs.
+    pub daemon: Option<String>,
+}
+
+impl Found {
+    pub fn open(name: &Name) -> Result<Self, Error> {
+        Ok(Self {
+            maps: Maps::open(&Pins::of(name))?,
+            record: Record::read(&lock::run_file(name, "json")).unwrap_or_default(),
+            daemon: lock::holder(name),
+        })
+    }
+}
+
+/// A table for people.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table
+}
+
+fn row<const N: usize>(table: &mut Table, cells: [&dyn Display; N]) {
+    table.add_row(cells.map(|cell| cell.to_string()));
+}
+
+/// What an `Option` says, or a dash.
+fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}

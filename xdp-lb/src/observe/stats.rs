@@ -1,0 +1,181 @@
+//! `xdp-lb stats`: what went through, per listener and member.
+
+use std::fmt;
+
+use aya::maps::MapError;
+use serde::Serialize;
+use xdp_lb_ebpf::abi::{BackendCounters, ListenerCounters, Traffic};
+
+use super::{Found, row, table};
+use crate::kernel::total;
+
+#[derive(Debug, Serialize)]
+pub struct Stats {
+    pub name: String,
+    pub listeners: Vec<Listener>,
+    pub members: Vec<Member>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Listener {
+    pub id: String,
+    pub connections: u32,
+    /// The sums over its members, those that are leaving too.
+    pub moved: Moved,
+    /// New flows from networks that are not allowed.
+    pub refused: u64,
+    /// Over the connection limit.
+    pub limited: u64,
+    /// Without a usable member.
+    pub unserved: u64,
+    /// Without a slot or a source port.
+    pub exhausted: u64,
+}
+
+/// A member as one listener uses it.
+#[derive(Debug, Serialize)]
+pub struct Member {
+    pub listener: String,
+    pub pool: String,
+    pub id: String,
+    pub connections: u32,
+    pub moved: Moved,
+}
+
+/// Since the maps were made, or the member came.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Moved {
+    /// Flows opened.
+    pub opened: u64,
+    pub packets_in: u64,
+    /// From the IP header on.
+    pub bytes_in: u64,
+    pub packets_out: u64,
+    pub bytes_out: u64,
+    /// Behind the TCP, UDP or SCTP header.
+    pub payload_in: u64,
+    pub payload_out: u64,
+}
+
+pub fn stats(found: &Found) -> Result<Stats, MapError> {
+    let Found { maps, record, .. } = found;
+    let mut members = Vec::new();
+    for backend in &record.backends {
+        let load = maps.backend_load.get(backend.number as usize);
+        members.push(Member {
+            listener: backend.listener.clone(),
+            pool: backend.pool.clone(),
+            id: backend.member.clone(),
+            connections: load.map_or(0, |load| load.0.load()),
+            moved: moved(total(&maps.backend_counters, backend.number)?),
+        });
+    }
+    let mut listeners = Vec::new();
+    for listener in &record.listeners {
+        let Some(number) = listener.number else {
+            continue;
+        };
+        let counters: ListenerCounters = total(&maps.listener_counters, number)?;
+        let load = maps.listener_load.get(number as usize);
+        let its = members.iter().filter(|member| member.listener == listener.id);
+        listeners.push(Listener {
+            id: listener.id.clone(),
+            connections: load.map_or(0, |load| load.0.load()),
+            moved: its.map(|member| member.moved).fold(Moved::default(), sum),
+            refused: counters.refused,
+            limited: counters.limited,
+            unserved: counters.unserved,
+            exhausted: counters.exhausted,
+        });
+    }
+    Ok(Stats { name: record.name.clone(), listeners, members })
+}
+
+fn moved(counters: BackendCounters) -> Moved {
+    let Traffic { packets: packets_in, bytes: bytes_in, payload: payload_in } = counters.received;
+    let Traffic { packets: packets_out, bytes: bytes_out, payload: payload_out } = counters.sent;
+    let opened = counters.opened;
+    Moved { opened, packets_in, bytes_in, packets_out, bytes_out, payload_in, payload_out }
+}
+
+fn sum(a: Moved, b: Moved) -> Moved {
+    Moved {
+        opened: a.opened + b.opened,
+        packets_in: a.packets_in + b.packets_in,
+        bytes_in: a.bytes_in + b.bytes_in,
+        packets_out: a.packets_out + b.packets_out,
+        bytes_out: a.bytes_out + b.bytes_out,
+        payload_in: a.payload_in + b.payload_in,
+        payload_out: a.payload_out + b.payload_out,
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut listeners = table(&[
+            "LISTENER",
+            "CONNECTIONS",
+            "OPENED",
+            "PACKETS IN",
+            "BYTES IN",
+            "PACKETS OUT",
+            "BYTES OUT",
+            "REFUSED",
+            "LIMITED",
+            "UNSERVED",
+            "EXHAUSTED",
+        ]);
+        for listener in &self.listeners {
+            let Listener { id, connections, moved, refused, limited, unserved, exhausted } =
+                listener;
+            let Moved { opened, packets_in, bytes_in, packets_out, bytes_out, .. } = moved;
+            row(
+                &mut listeners,
+                [
+                    id,
+                    connections,
+                    opened,
+                    packets_in,
+                    bytes_in,
+                    packets_out,
+                    bytes_out,
+                    refused,
+                    limited,
+                    unserved,
+                    exhausted,
+                ],
+            );
+        }
+        writeln!(f, "{listeners}\n")?;
+
+        let mut members = table(&[
+            "LISTENER",
+            "POOL",
+            "MEMBER",
+            "CONNECTIONS",
+            "OPENED",
+            "PACKETS IN",
+            "BYTES IN",
+            "PACKETS OUT",
+            "BYTES OUT",
+        ]);
+        for Member { listener, pool, id, connections, moved } in &self.members {
+            let Moved { opened, packets_in, bytes_in, packets_out, bytes_out, .. } = moved;
+            row(
+                &mut members,
+                [
+                    listener,
+                    pool,
+                    id,
+                    connections,
+                    opened,
+                    packets_in,
+                    bytes_in,
+                    packets_out,
+                    bytes_out,
+                ],
+            );
+        }
+        writeln!(f, "{members}")
+    }
+}

@@ -1,0 +1,197 @@
+//! `xdp-lb status`: is it well, and if not, why.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use aya::maps::MapError;
+use serde::Serialize;
+use xdp_lb_ebpf::Reason;
+
+use super::{Found, or_dash, row, table};
+use crate::kernel::Mode;
+use crate::record::{Interface, Standing, State};
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub name: String,
+    /// Process id of the daemon, if it runs.
+    pub daemon: Option<String>,
+    pub interfaces: Vec<Interface>,
+    pub listeners: Vec<Listener>,
+    pub members: Vec<Member>,
+    /// Frames that were not forwarded, and one reason that was; those never met are left out.
+    pub reasons: Vec<Count>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Listener {
+    pub id: String,
+    pub protocol: String,
+    pub addresses: Vec<SocketAddr>,
+    pub pool: Option<String>,
+    /// None while it is disabled.
+    pub connections: Option<u32>,
+    pub connection_limit: Option<u32>,
+}
+
+/// A member as one listener uses it.
+#[derive(Debug, Serialize)]
+pub struct Member {
+    pub listener: String,
+    pub pool: String,
+    pub id: String,
+    pub address: SocketAddr,
+    pub weight: u16,
+    pub state: State,
+    pub why: Option<String>,
+    pub connections: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Count {
+    pub reason: &'static str,
+    pub text: &'static str,
+    pub frames: u64,
+}
+
+pub fn status(found: &Found) -> Result<Status, MapError> {
+    let Found { maps, record, daemon } = found;
+    let load = |loads: &[crate::kernel::Padded32], id: u32| {
+        loads.get(id as usize).map_or(0, |load| load.0.load())
+    };
+    let listeners = record.listeners.iter().map(|listener| Listener {
+        id: listener.id.clone(),
+        protocol: listener.protocol.clone(),
+        addresses: listener.vips.iter().map(|vip| (*vip, listener.port).into()).collect(),
+        pool: listener.pool.clone(),
+        connections: listener.number.map(|number| load(&maps.listener_load, number)),
+        connection_limit: listener.connection_limit,
+    });
+    let members = record.backends.iter().map(|backend| Member {
+        listener: backend.listener.clone(),
+        pool: backend.pool.clone(),
+        id: backend.member.clone(),
+        address: (backend.address, backend.port).into(),
+        weight: backend.weight,
+        state: backend.state,
+        why: backend.why.clone(),
+        connections: load(&maps.backend_load, backend.number),
+    });
+    let reasons = reasons(found)?;
+    Ok(Status {
+        name: record.name.clone(),
+        daemon: daemon.clone(),
+        interfaces: record.interfaces.clone(),
+        listeners: listeners.collect(),
+        members: members.collect(),
+        warnings: warnings(found, &reasons),
+        reasons,
+    })
+}
+
+fn reasons(found: &Found) -> Result<Vec<Count>, MapError> {
+    let mut counts = Vec::new();
+    for reason in Reason::ALL {
+        let frames = found.maps.reasons.get(&(*reason as u32), 0)?.iter().sum();
+        if frames > 0 {
+            let (name, text) = reason.text();
+            counts.push(Count { reason: name, text: text.trim(), frames });
+        }
+    }
+    Ok(counts)
+}
+
+fn warnings(found: &Found, reasons: &[Count]) -> Vec<String> {
+    let Found { record, daemon, .. } = found;
+    let mut warnings = Vec::new();
+    if daemon.is_none() {
+        warnings.push(
+            "the daemon does not run: packets go on, but nothing expires and nothing is followed"
+                .to_owned(),
+        );
+    }
+    warnings.extend(record.error.iter().map(|error| format!("not in force: {error}")));
+    for Interface { name, standing } in &record.interfaces {
+        match standing {
+            Standing::Missing => warnings.push(format!("{name} is missing")),
+            Standing::Failed { why } => warnings.push(format!("not attached: {why}")),
+            Standing::Attached { mode: Mode::Generic, refused, .. } => {
+                let why = refused.as_deref().unwrap_or("by an earlier start");
+                warnings.push(format!("{name} is in generic mode, which is slower: {why}"));
+            }
+            Standing::Attached { mode: Mode::Native, .. } => {}
+        }
+    }
+    let (partial, _) = Reason::PartialChecksum.text();
+    if reasons.iter().any(|count| count.reason == partial) {
+        warnings.push(
+            "frames came with partial checksums, which their receivers refuse: turn transmit \
+             checksum offload off at the endpoints (`ethtool -K <interface> tx off`)"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.daemon {
+            Some(pid) => writeln!(f, "{}, run by process {pid}\n", self.name)?,
+            None => writeln!(f, "{}, without a daemon\n", self.name)?,
+        }
+        let mut interfaces = table(&["INTERFACE", "MODE", "WHY"]);
+        for Interface { name, standing } in &self.interfaces {
+            match standing {
+                Standing::Missing => row(&mut interfaces, [name, &"missing", &""]),
+                Standing::Failed { why } => row(&mut interfaces, [name, &"not attached", why]),
+                Standing::Attached { mode, refused, .. } => {
+                    row(&mut interfaces, [name, mode, &refused.as_deref().unwrap_or("")]);
+                }
+            }
+        }
+        writeln!(f, "{interfaces}\n")?;
+
+        let mut listeners =
+            table(&["LISTENER", "PROTOCOL", "ADDRESS", "POOL", "CONNECTIONS", "LIMIT"]);
+        for listener in &self.listeners {
+            let connections =
+                listener.connections.map_or_else(|| "disabled".to_owned(), |n| n.to_string());
+            let addresses: Vec<_> = listener.addresses.iter().map(SocketAddr::to_string).collect();
+            let (pool, limit) =
+                (or_dash(listener.pool.as_ref()), or_dash(listener.connection_limit));
+            let Listener { id, protocol, .. } = listener;
+            row(&mut listeners, [id, protocol, &addresses.join(" "), &pool, &connections, &limit]);
+        }
+        writeln!(f, "{listeners}\n")?;
+
+        let mut members = table(&[
+            "LISTENER",
+            "POOL",
+            "MEMBER",
+            "ADDRESS",
+            "WEIGHT",
+            "STATE",
+            "CONNECTIONS",
+            "WHY",
+        ]);
+        for member in &self.members {
+            let Member { listener, pool, id, address, weight, state, why, connections } = member;
+            let why = why.as_deref().unwrap_or("");
+            row(&mut members, [listener, pool, id, address, weight, state, connections, &why]);
+        }
+        writeln!(f, "{members}")?;
+
+        if !self.reasons.is_empty() {
+            let mut reasons = table(&["FRAMES", "NOT FORWARDED, BECAUSE", ""]);
+            for Count { reason, text, frames } in &self.reasons {
+                row(&mut reasons, [frames, reason, text]);
+            }
+            writeln!(f, "\n{reasons}")?;
+        }
+        if !self.warnings.is_empty() {
+            writeln!(f)?;
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
+    }
+}
