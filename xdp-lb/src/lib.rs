@@ -4,6 +4,7 @@ pub mod follow;
 pub mod ids;
 pub mod kernel;
 pub mod lock;
+pub mod moved;
 pub mod net;
 pub mod netns;
 pub mod observe;

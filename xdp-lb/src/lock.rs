@@ -3,11 +3,15 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use agent_api::Name;
 
 /// Where the daemon keeps what need not survive a boot.
 const DIRECTORY: &str = "/run/xdp-lb";
+
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A file of the load balancer's in the run directory.
 pub fn run_file(name: &Name, extension: &str) -> PathBuf {
@@ -28,6 +32,8 @@ pub enum Error {
     File { path: PathBuf, error: io::Error },
 }
 
+/// Waits a moment for a predecessor that is about to end: a killed process holds on until the
+/// kernel has taken its memory apart.
 pub fn take(name: &Name) -> Result<Lock, Error> {
     let path = run_file(name, "lock");
     let failed = |error| Error::File { path: path.clone(), error };
@@ -36,7 +42,7 @@ pub fn take(name: &Name) -> Result<Lock, Error> {
     // The content is another's until the lock is ours.
     let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = opened.map_err(failed)?;
-    match file.try_lock() {
+    match try_for(&file, PATIENCE) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
@@ -52,6 +58,18 @@ pub fn take(name: &Name) -> Result<Lock, Error> {
     };
     write(&mut file).map_err(failed)?;
     Ok(Lock { _file: file })
+}
+
+fn try_for(file: &File, patience: Duration) -> Result<(), TryLockError> {
+    let end = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            tried => return tried,
+        }
+    }
 }
 
 /// Process id of whoever holds a lock, if anyone does.

@@ -162,9 +162,9 @@ fn daemon(options: Run) -> Result<()> {
 }
 
 fn detach(name: &Name) -> Result<()> {
-    let _lock = lock::take(name).context("stop it first")?;
     let pins = Pins::of(name);
     anyhow::ensure!(pins.exist(), "nothing is pinned in {}", pins.directory().display());
+    let _lock = lock::take(name).context("stop it first")?;
     pins.remove().with_context(|| pins.directory().display().to_string())?;
     lock::forget(name)?;
     Ok(())

@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Mode;
+use crate::moved::Moved;
 use crate::tables::{BackendName, Names};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,9 @@ pub struct Listener {
     pub protocol: String,
     pub pool: Option<String>,
     pub connection_limit: Option<u32>,
+    /// By members whose backends are no more: their counters are given to others.
+    #[serde(default)]
+    pub departed: Moved,
 }
 
 /// A member as one listener uses it.

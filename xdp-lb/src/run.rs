@@ -4,7 +4,7 @@
 mod ports;
 mod report;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,14 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
-use xdp_lb_ebpf::abi::BACKEND_UP;
+use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
 
 use crate::follow::Follow;
 use crate::kernel::{Kernel, Pins, Sizes, SourcePorts};
 use crate::lock;
+use crate::moved::Moved;
 use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
-use crate::plan::plan;
+use crate::plan::{Change, plan};
 use crate::record::Record;
 use crate::tables::{self, Hop, Tables, World, compile};
 use ports::Ports;
@@ -125,6 +126,8 @@ struct Daemon {
     /// Neighbours the kernel was asked to know.
     asked: BTreeSet<NextHop>,
     ticks: u32,
+    /// What went to backends that are no more, by listener number.
+    departed: BTreeMap<u32, Moved>,
     record: Record,
     /// What is wrong with the document that was read last.
     refused: Option<String>,
@@ -148,7 +151,12 @@ impl Daemon {
         }
         let record = Record::read(&lock::run_file(&desired.name, "json")).unwrap_or_default();
         let mut actual = kernel.maps.tables()?;
+        let mut departed = BTreeMap::new();
         if kernel.resumed {
+            let listeners = record.listeners.iter();
+            departed.extend(
+                listeners.filter_map(|listener| Some((listener.number?, listener.departed))),
+            );
             info!(
                 listeners = actual.listeners.len(),
                 backends = actual.backends.len(),
@@ -165,6 +173,7 @@ impl Daemon {
             actual: Some(actual),
             asked: BTreeSet::new(),
             ticks: 0,
+            departed,
             record,
             refused: None,
         })
@@ -257,6 +266,7 @@ impl Daemon {
             .filter(|id| !taken.contains(id) && !named.contains_key(id))
         {
             self.kernel.maps.reset_listener(*id)?;
+            self.departed.remove(id);
         }
         let changes = plan(&wanted, &actual);
         let many = changes.len() > TOLD_MAX;
@@ -266,12 +276,25 @@ impl Daemon {
             } else {
                 info!("{change}");
             }
+            self.keep_counters(change, &actual)?;
             self.kernel.maps.apply(change)?;
         }
         if many {
             info!("{} entries of the maps changed", changes.len());
         }
         self.actual = Some(wanted);
+        Ok(())
+    }
+
+    /// Remembers what a backend counted that is about to be freed.
+    fn keep_counters(&mut self, change: &Change, actual: &Tables) -> Result<(), Error> {
+        let Change::SetBackend { id, backend: Backend { port: [0, 0], .. } } = change else {
+            return Ok(());
+        };
+        if let Some(left) = actual.backends.get(id) {
+            let moved = self.departed.entry(left.listener).or_default();
+            *moved = *moved + self.kernel.maps.moved(*id)?;
+        }
         Ok(())
     }
 
@@ -341,7 +364,8 @@ impl Daemon {
                 debug!(addr = %next.addr, ifindex = next.ifindex, "asking: {error}");
             }
         }
-        for next in self.asked.difference(&needed) {
+        let left = self.asked.difference(&needed);
+        for next in left.filter(|next| !self.topology.is_fixed(**next)) {
             if let Err(error) = watch.release(*next).await {
                 debug!(addr = %next.addr, ifindex = next.ifindex, "releasing: {error}");
             }

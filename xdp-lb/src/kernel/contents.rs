@@ -3,10 +3,11 @@
 use aya::maps::lpm_trie::Key;
 use aya::maps::{MapError, PerCpuValues};
 use aya::util::nr_cpus;
-use xdp_lb_ebpf::abi::{Backend, Listener, ListenerKey, NetworkKey};
+use xdp_lb_ebpf::abi::{Backend, BackendCounters, Listener, ListenerKey, NetworkKey};
 use zerocopy::transmute;
 
-use super::{Error, Maps, links};
+use super::{Error, Maps, links, total};
+use crate::moved::Moved;
 use crate::net::topology::Mac;
 use crate::plan::Change;
 use crate::tables::Tables;
@@ -62,6 +63,13 @@ impl Maps {
                 gone(self.listeners.remove(&transmute!(*key))).map_err(failed("LISTENERS"))
             }
         }
+    }
+
+    /// What a backend has counted.
+    pub fn moved(&self, id: u32) -> Result<Moved, Error> {
+        let counters: BackendCounters =
+            total(&self.backend_counters, id).map_err(failed("BACKEND_COUNTERS"))?;
+        Ok(counters.into())
     }
 
     /// Has a listener that is new begin at nought. Connections are not touched: they are counted by

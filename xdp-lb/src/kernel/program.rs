@@ -18,12 +18,13 @@ use super::{Error, OBJECT, Pins, links};
 
 const NAMES: [(Stage, &str); STAGES as usize] = [
     (Stage::Known, "xdp_lb"),
+    (Stage::Select4, "xdp_lb_select4"),
+    (Stage::Select6, "xdp_lb_select6"),
     (Stage::Open4, "xdp_lb_open4"),
     (Stage::Open6, "xdp_lb_open6"),
     (Stage::Icmp4, "xdp_lb_icmp4"),
     (Stage::Icmp6, "xdp_lb_icmp6"),
     (Stage::Fragment, "xdp_lb_fragment"),
-    (Stage::Sctp, "xdp_lb_sctp"),
     (Stage::Answer, "xdp_lb_answer"),
 ];
 const FIRST: &str = NAMES[Stage::Known as usize].1;

@@ -1,13 +1,15 @@
 //! `xdp-lb stats`: what went through, per listener and member.
 
 use std::fmt;
+use std::ops::Add;
 
 use aya::maps::MapError;
 use serde::Serialize;
-use xdp_lb_ebpf::abi::{BackendCounters, ListenerCounters, Traffic};
+use xdp_lb_ebpf::abi::{BackendCounters, ListenerCounters};
 
 use super::{Found, row, table};
 use crate::kernel::total;
+use crate::moved::Moved;
 
 #[derive(Debug, Serialize)]
 pub struct Stats {
@@ -20,7 +22,7 @@ pub struct Stats {
 pub struct Listener {
     pub id: String,
     pub connections: u32,
-    /// The sums over its members, those that are leaving too.
+    /// The sums over its members, also those that left.
     pub moved: Moved,
     /// New flows from networks that are not allowed.
     pub refused: u64,
@@ -39,22 +41,8 @@ pub struct Member {
     pub pool: String,
     pub id: String,
     pub connections: u32,
+    /// Since it came.
     pub moved: Moved,
-}
-
-/// Since the maps were made, or the member came.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Moved {
-    /// Flows opened.
-    pub opened: u64,
-    pub packets_in: u64,
-    /// From the IP header on.
-    pub bytes_in: u64,
-    pub packets_out: u64,
-    pub bytes_out: u64,
-    /// Behind the TCP, UDP or SCTP header.
-    pub payload_in: u64,
-    pub payload_out: u64,
 }
 
 pub fn stats(found: &Found) -> Result<Stats, MapError> {
@@ -67,7 +55,7 @@ pub fn stats(found: &Found) -> Result<Stats, MapError> {
             pool: backend.pool.clone(),
             id: backend.member.clone(),
             connections: load.map_or(0, |load| load.0.load()),
-            moved: moved(total(&maps.backend_counters, backend.number)?),
+            moved: total::<BackendCounters, _>(&maps.backend_counters, backend.number)?.into(),
         });
     }
     let mut listeners = Vec::new();
@@ -81,7 +69,7 @@ pub fn stats(found: &Found) -> Result<Stats, MapError> {
         listeners.push(Listener {
             id: listener.id.clone(),
             connections: load.map_or(0, |load| load.0.load()),
-            moved: its.map(|member| member.moved).fold(Moved::default(), sum),
+            moved: its.map(|member| member.moved).fold(listener.departed, Moved::add),
             refused: counters.refused,
             limited: counters.limited,
             unserved: counters.unserved,
@@ -89,25 +77,6 @@ pub fn stats(found: &Found) -> Result<Stats, MapError> {
         });
     }
     Ok(Stats { name: record.name.clone(), listeners, members })
-}
-
-fn moved(counters: BackendCounters) -> Moved {
-    let Traffic { packets: packets_in, bytes: bytes_in, payload: payload_in } = counters.received;
-    let Traffic { packets: packets_out, bytes: bytes_out, payload: payload_out } = counters.sent;
-    let opened = counters.opened;
-    Moved { opened, packets_in, bytes_in, packets_out, bytes_out, payload_in, payload_out }
-}
-
-fn sum(a: Moved, b: Moved) -> Moved {
-    Moved {
-        opened: a.opened + b.opened,
-        packets_in: a.packets_in + b.packets_in,
-        bytes_in: a.bytes_in + b.bytes_in,
-        packets_out: a.packets_out + b.packets_out,
-        bytes_out: a.bytes_out + b.bytes_out,
-        payload_in: a.payload_in + b.payload_in,
-        payload_out: a.payload_out + b.payload_out,
-    }
 }
 
 impl fmt::Display for Stats {

@@ -37,6 +37,9 @@ impl Daemon {
             protocol: listener.protocol.to_string(),
             pool: listener.pool.clone(),
             connection_limit: listener.connection_limit,
+            departed: number(&listener.id)
+                .and_then(|number| self.departed.get(&number).copied())
+                .unwrap_or_default(),
         };
         self.desired.listeners.iter().map(listener).collect()
     }
