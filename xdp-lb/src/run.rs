@@ -57,8 +57,6 @@ pub enum Error {
     Kernel(#[from] crate::kernel::Error),
     #[error(transparent)]
     Tables(#[from] tables::Error),
-    #[error("netlink: {0}")]
-    Netlink(#[from] rtnetlink::Error),
     #[error("{what}: {error}")]
     Io { what: &'static str, error: io::Error },
 }
@@ -212,7 +210,14 @@ impl Daemon {
 
     /// Looks at the network, and does what follows.
     async fn look(&mut self, watch: &Watch) -> Result<(), Error> {
-        let topology = watch.topology().await?;
+        let topology = match watch.topology().await {
+            Ok(topology) => topology,
+            Err(error) => {
+                // An interrupted dump, say. The next event or tick looks again.
+                warn!("netlink: {error}");
+                return Ok(());
+            }
+        };
         if topology != self.topology || self.ports.incomplete() {
             self.topology = topology;
             self.ports.settle(&mut self.kernel, &self.topology)?;
