@@ -127,11 +127,7 @@ impl TryFrom<String> for Name {
     fn try_from(text: String) -> Result<Self, BadName> {
         let fits = (1..=NAME_BYTES_MAX).contains(&text.len());
         let known = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-        if fits && text.bytes().all(known) {
-            Ok(Self(text))
-        } else {
-            Err(BadName(text))
-        }
+        if fits && text.bytes().all(known) { Ok(Self(text)) } else { Err(BadName(text)) }
     }
 }
 
@@ -175,11 +171,7 @@ impl fmt::Display for Protocol {
 /// Six minutes for each single address: keepalived's defaults, which Octavia leaves as they are.
 impl Default for Persistence {
     fn default() -> Self {
-        Self {
-            timeout_s: 360,
-            prefix4: 32,
-            prefix6: 128,
-        }
+        Self { timeout_s: 360, prefix4: 32, prefix6: 128 }
     }
 }
 
@@ -211,9 +203,7 @@ impl From<WrittenListener> for Listener {
             enabled: written.enabled,
             connection_limit: written.connection_limit,
             allowed_networks: written.allowed_networks,
-            idle_timeout_s: written
-                .idle_timeout_s
-                .unwrap_or(written.protocol.idle_timeout_s()),
+            idle_timeout_s: written.idle_timeout_s.unwrap_or(written.protocol.idle_timeout_s()),
         }
     }
 }
@@ -246,16 +236,8 @@ mod tests {
         ];
         for (row, text, good) in rows {
             let name = Name::try_from(text.to_owned());
-            let want = if good {
-                Ok(text)
-            } else {
-                Err(BadName(text.to_owned()))
-            };
-            assert_eq!(
-                name.as_ref().map(Name::as_str),
-                want.as_ref().copied(),
-                "{row}"
-            );
+            let want = if good { Ok(text) } else { Err(BadName(text.to_owned())) };
+            assert_eq!(name.as_ref().map(Name::as_str), want.as_ref().copied(), "{row}");
         }
     }
 }

@@ -36,19 +36,13 @@ impl Desired {
         let file = File::open(path).map_err(Error::Read)?;
         // One byte more than allowed tells a full file from one that is too large, without asking
         // for its size, which a pipe does not have.
-        file.take(FILE_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(Error::Read)?;
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Error::Read)?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(Error::TooLarge {
-                max: FILE_BYTES_MAX,
-            });
+            return Err(Error::TooLarge { max: FILE_BYTES_MAX });
         }
         match str::from_utf8(&bytes) {
             Ok(text) => Self::from_toml(text),
-            Err(error) => Err(Error::NotText {
-                line: line(&bytes, error.valid_up_to()),
-            }),
+            Err(error) => Err(Error::NotText { line: line(&bytes, error.valid_up_to()) }),
         }
     }
 
@@ -59,10 +53,7 @@ impl Desired {
             Ok(()) => Ok(desired),
             Err(invalid) => {
                 let line = line(text.as_bytes(), offset(text, &invalid.place)?);
-                Err(Error::Invalid {
-                    line,
-                    fault: invalid.fault,
-                })
+                Err(Error::Invalid { line, fault: invalid.fault })
             }
         }
     }
@@ -70,10 +61,7 @@ impl Desired {
 
 fn form(text: &str, error: &toml::de::Error) -> Error {
     let offset = error.span().map_or(0, |span| span.start);
-    Error::Form {
-        line: line(text.as_bytes(), offset),
-        message: error.message().to_owned(),
-    }
+    Error::Form { line: line(text.as_bytes(), offset), message: error.message().to_owned() }
 }
 
 /// Where in the text the place stands; for a key that was left out, what it was left out of.
@@ -97,11 +85,7 @@ fn offset(text: &str, place: &Place) -> Result<usize, Error> {
 
 /// The line of a byte, the first being 1.
 fn line(text: &[u8], offset: usize) -> usize {
-    1 + text
-        .iter()
-        .take(offset)
-        .filter(|byte| **byte == b'\n')
-        .count()
+    1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
 
 #[cfg(test)]
@@ -275,10 +259,7 @@ port = 8080
             name: Name::try_from("web".to_owned()).unwrap(),
             listeners: vec![Listener {
                 id: "http".to_owned(),
-                vips: vec![
-                    "10.0.0.10".parse().unwrap(),
-                    "2001:db8::10".parse().unwrap(),
-                ],
+                vips: vec!["10.0.0.10".parse().unwrap(), "2001:db8::10".parse().unwrap()],
                 port: 80,
                 protocol: Protocol::Tcp,
                 pool: Some("web".to_owned()),
@@ -290,16 +271,9 @@ port = 8080
             pools: vec![Pool {
                 id: "web".to_owned(),
                 algorithm: Algorithm::RoundRobin,
-                persistence: Some(Persistence {
-                    timeout_s: 360,
-                    prefix4: 32,
-                    prefix6: 128,
-                }),
+                persistence: Some(Persistence { timeout_s: 360, prefix4: 32, prefix6: 128 }),
                 enabled: true,
-                members: vec![
-                    member("web-1", "10.0.1.11"),
-                    member("web-2", "2001:db8:1::12"),
-                ],
+                members: vec![member("web-1", "10.0.1.11"), member("web-2", "2001:db8:1::12")],
             }],
         };
         assert_eq!(Desired::from_toml(LEAST).unwrap(), want);
@@ -316,22 +290,10 @@ port = 8080
         };
         let rows = [
             ("nothing but a name", "name = \"web\"".to_owned()),
-            (
-                "another port of a vip",
-                LEAST.to_owned() + &listener("b", 81, "tcp"),
-            ),
-            (
-                "another protocol of a vip",
-                LEAST.to_owned() + &listener("b", 80, "udp"),
-            ),
-            (
-                "a listener called like a pool",
-                LEAST.to_owned() + &listener("web", 81, "tcp"),
-            ),
-            (
-                "another port of a member",
-                LEAST.replace(LAST, "10.0.1.11\"\nport = 8081"),
-            ),
+            ("another port of a vip", LEAST.to_owned() + &listener("b", 81, "tcp")),
+            ("another protocol of a vip", LEAST.to_owned() + &listener("b", 80, "udp")),
+            ("a listener called like a pool", LEAST.to_owned() + &listener("web", 81, "tcp")),
+            ("another port of a member", LEAST.replace(LAST, "10.0.1.11\"\nport = 8081")),
             ("a pool of nobody", LEAST.replace("pool = \"web\"\n", "")),
             ("lines that end as on Windows", LEAST.replace('\n', "\r\n")),
         ];
@@ -344,31 +306,15 @@ port = 8080
     #[test]
     fn example() {
         let desired = Desired::from_toml(EXAMPLE).unwrap();
-        let timeouts: Vec<u32> = desired
-            .listeners
-            .iter()
-            .map(|it| it.idle_timeout_s)
-            .collect();
+        let timeouts: Vec<u32> = desired.listeners.iter().map(|it| it.idle_timeout_s).collect();
         assert_eq!(timeouts, [50, 300]);
-        let members: Vec<usize> = desired
-            .pools
-            .iter()
-            .map(|pool| pool.members.len())
-            .collect();
+        let members: Vec<usize> = desired.pools.iter().map(|pool| pool.members.len()).collect();
         assert_eq!(members, [3, 1]);
 
         let json = serde_json::to_string(&desired).unwrap();
-        assert_eq!(
-            serde_json::from_str::<Desired>(&json).unwrap(),
-            desired,
-            "by way of JSON"
-        );
+        assert_eq!(serde_json::from_str::<Desired>(&json).unwrap(), desired, "by way of JSON");
         let toml = toml::to_string(&desired).unwrap();
-        assert_eq!(
-            Desired::from_toml(&toml).unwrap(),
-            desired,
-            "by way of TOML"
-        );
+        assert_eq!(Desired::from_toml(&toml).unwrap(), desired, "by way of TOML");
     }
 
     /// Half a file is a document or an error, never a panic; nor does nesting exhaust the stack.
@@ -386,16 +332,8 @@ port = 8080
         let comment = |bytes: usize| "#".repeat(bytes);
         let rows: [(&str, Vec<u8>, &str); 5] = [
             ("least", LEAST.into(), ""),
-            (
-                "a fault",
-                LEAST.replace("80\n", "0\n").into(),
-                "line 5: port 0 is not a port",
-            ),
-            (
-                "latin-1",
-                b"name = \"web\"\n# caf\xe9\n".into(),
-                "line 2: not UTF-8",
-            ),
+            ("a fault", LEAST.replace("80\n", "0\n").into(), "line 5: port 0 is not a port"),
+            ("latin-1", b"name = \"web\"\n# caf\xe9\n".into(), "line 2: not UTF-8"),
             ("full", (LEAST.to_owned() + &comment(full)).into(), ""),
             (
                 "too large",
@@ -410,9 +348,6 @@ port = 8080
             assert_eq!(shown.unwrap_or_default(), want, "{row}");
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(
-            matches!(Desired::read(&path), Err(Error::Read(_))),
-            "no file"
-        );
+        assert!(matches!(Desired::read(&path), Err(Error::Read(_))), "no file");
     }
 }

@@ -54,12 +54,7 @@ pub enum Fault {
     #[error("listener {listener} has no vips")]
     NoVip { listener: String },
     #[error("{vip} {protocol} port {port} belongs to listener {listener} already")]
-    VipTaken {
-        vip: IpAddr,
-        protocol: Protocol,
-        port: u16,
-        listener: String,
-    },
+    VipTaken { vip: IpAddr, protocol: Protocol, port: u16, listener: String },
     #[error("port 0 is not a port")]
     PortZero,
     #[error("listener {listener} names pool {pool}, which is not there")]
@@ -73,17 +68,9 @@ pub enum Fault {
     #[error("weight {weight} is over {WEIGHT_MAX}")]
     Weight { weight: u16 },
     #[error("{address} port {port} is member {member} of this pool already")]
-    MemberTwice {
-        address: IpAddr,
-        port: u16,
-        member: String,
-    },
+    MemberTwice { address: IpAddr, port: u16, member: String },
     #[error("member {member} at {address} would loop: that is a vip of listener {listener}")]
-    MemberIsVip {
-        member: String,
-        address: IpAddr,
-        listener: String,
-    },
+    MemberIsVip { member: String, address: IpAddr, listener: String },
     #[error("{address} {unfit}")]
     Address { address: IpAddr, unfit: Unfit },
     #[error("network {network} {}", Unfit::Mapped)]
@@ -140,31 +127,19 @@ fn each_pool(desired: &Desired) -> Result<(), Invalid> {
 }
 
 fn listener_ids_once(desired: &Desired) -> Result<(), Invalid> {
-    let ids = desired
-        .listeners
-        .iter()
-        .enumerate()
-        .map(|(at, listener)| (&listener.id, at));
+    let ids = desired.listeners.iter().enumerate().map(|(at, listener)| (&listener.id, at));
     let Some((id, _, at)) = repeated(ids) else {
         return Ok(());
     };
-    Err(Fault::DuplicateListener { id: id.clone() }
-        .at("id")
-        .within("listener", at))
+    Err(Fault::DuplicateListener { id: id.clone() }.at("id").within("listener", at))
 }
 
 fn pool_ids_once(desired: &Desired) -> Result<(), Invalid> {
-    let ids = desired
-        .pools
-        .iter()
-        .enumerate()
-        .map(|(at, pool)| (&pool.id, at));
+    let ids = desired.pools.iter().enumerate().map(|(at, pool)| (&pool.id, at));
     let Some((id, _, at)) = repeated(ids) else {
         return Ok(());
     };
-    Err(Fault::DuplicatePool { id: id.clone() }
-        .at("id")
-        .within("pool", at))
+    Err(Fault::DuplicatePool { id: id.clone() }.at("id").within("pool", at))
 }
 
 fn member_ids_once(desired: &Desired) -> Result<(), Invalid> {
@@ -172,64 +147,45 @@ fn member_ids_once(desired: &Desired) -> Result<(), Invalid> {
     let Some((id, (_, _, pool), (pool_at, at, _))) = repeated(ids) else {
         return Ok(());
     };
-    let fault = Fault::DuplicateMember {
-        id: id.clone(),
-        pool: pool.id.clone(),
-    };
+    let fault = Fault::DuplicateMember { id: id.clone(), pool: pool.id.clone() };
     Err(fault.at("id").within("member", at).within("pool", pool_at))
 }
 
 fn vips_once(desired: &Desired) -> Result<(), Invalid> {
     let keys = vips(desired).map(|(listener_at, at, listener, vip)| {
-        (
-            (vip, listener.protocol, listener.port),
-            (listener_at, at, listener),
-        )
+        ((vip, listener.protocol, listener.port), (listener_at, at, listener))
     });
     let Some(((vip, protocol, port), (_, _, first), (listener_at, at, _))) = repeated(keys) else {
         return Ok(());
     };
-    let fault = Fault::VipTaken {
-        vip,
-        protocol,
-        port,
-        listener: first.id.clone(),
-    };
+    let fault = Fault::VipTaken { vip, protocol, port, listener: first.id.clone() };
     Err(fault.at_item("vips", at).within("listener", listener_at))
 }
 
 fn pools_known(desired: &Desired) -> Result<(), Invalid> {
     let known: HashSet<&String> = desired.pools.iter().map(|pool| &pool.id).collect();
-    each("listener", &desired.listeners, |listener| {
-        match &listener.pool {
-            Some(pool) if !known.contains(pool) => {
-                let fault = Fault::UnknownPool {
-                    listener: listener.id.clone(),
-                    pool: pool.clone(),
-                };
-                Err(fault.at("pool"))
-            }
-            Some(_) | None => Ok(()),
+    each("listener", &desired.listeners, |listener| match &listener.pool {
+        Some(pool) if !known.contains(pool) => {
+            let fault = Fault::UnknownPool { listener: listener.id.clone(), pool: pool.clone() };
+            Err(fault.at("pool"))
         }
+        Some(_) | None => Ok(()),
     })
 }
 
 /// A connection to a member that is a VIP would come back in, whatever its port.
 fn no_loops(desired: &Desired) -> Result<(), Invalid> {
-    let owners: HashMap<IpAddr, &Listener> = vips(desired)
-        .map(|(_, _, listener, vip)| (vip, listener))
-        .collect();
+    let owners: HashMap<IpAddr, &Listener> =
+        vips(desired).map(|(_, _, listener, vip)| (vip, listener)).collect();
     each("pool", &desired.pools, |pool| {
-        each("member", &pool.members, |member| {
-            match owners.get(&member.address) {
-                Some(listener) => Err(Fault::MemberIsVip {
-                    member: member.id.clone(),
-                    address: member.address,
-                    listener: listener.id.clone(),
-                }
-                .at("address")),
-                None => Ok(()),
+        each("member", &pool.members, |member| match owners.get(&member.address) {
+            Some(listener) => Err(Fault::MemberIsVip {
+                member: member.id.clone(),
+                address: member.address,
+                listener: listener.id.clone(),
             }
+            .at("address")),
+            None => Ok(()),
         })
     })
 }
@@ -238,38 +194,21 @@ fn totals_fit(desired: &Desired) -> Result<(), Invalid> {
     let mut wanted = 0;
     each("listener", &desired.listeners, |listener| {
         wanted += listener.vips.len();
-        let fault = Fault::TooManyVips {
-            listener: listener.id.clone(),
-            wanted,
-        };
-        if wanted > VIP_KEYS_MAX {
-            Err(fault.at("vips"))
-        } else {
-            Ok(())
-        }
+        let fault = Fault::TooManyVips { listener: listener.id.clone(), wanted };
+        if wanted > VIP_KEYS_MAX { Err(fault.at("vips")) } else { Ok(()) }
     })?;
     let mut wanted = 0;
     each("pool", &desired.pools, |pool| {
         wanted += pool.members.len();
-        let fault = Fault::TooManyMembers {
-            pool: pool.id.clone(),
-            wanted,
-        };
-        if wanted > MEMBERS_MAX {
-            Err(fault.at("id"))
-        } else {
-            Ok(())
-        }
+        let fault = Fault::TooManyMembers { pool: pool.id.clone(), wanted };
+        if wanted > MEMBERS_MAX { Err(fault.at("id")) } else { Ok(()) }
     })
 }
 
 fn listener(listener: &Listener) -> Result<(), Invalid> {
     id(&listener.id)?;
     if listener.vips.is_empty() {
-        return Err(Fault::NoVip {
-            listener: listener.id.clone(),
-        }
-        .at("vips"));
+        return Err(Fault::NoVip { listener: listener.id.clone() }.at("vips"));
     }
     for (at, vip) in listener.vips.iter().enumerate() {
         address(*vip).map_err(|fault| fault.at_item("vips", at))?;
@@ -283,10 +222,7 @@ fn listener(listener: &Listener) -> Result<(), Invalid> {
     }
     let wanted = listener.allowed_networks.len();
     if wanted > NETWORKS_PER_LISTENER_MAX {
-        let fault = Fault::TooManyNetworks {
-            listener: listener.id.clone(),
-            wanted,
-        };
+        let fault = Fault::TooManyNetworks { listener: listener.id.clone(), wanted };
         return Err(fault.at("allowed_networks"));
     }
     for (at, network) in listener.allowed_networks.iter().enumerate() {
@@ -304,11 +240,7 @@ fn pool(pool: &Pool) -> Result<(), Invalid> {
     }
     let wanted = pool.members.len();
     if wanted > MEMBERS_PER_POOL_MAX {
-        return Err(Fault::TooManyMembersInPool {
-            pool: pool.id.clone(),
-            wanted,
-        }
-        .at("id"));
+        return Err(Fault::TooManyMembersInPool { pool: pool.id.clone(), wanted }.at("id"));
     }
     each("member", &pool.members, member)?;
     let sockets = pool.members.iter().enumerate();
@@ -316,11 +248,7 @@ fn pool(pool: &Pool) -> Result<(), Invalid> {
     let Some(((address, port), (_, first), (at, _))) = repeated(sockets) else {
         return Ok(());
     };
-    let fault = Fault::MemberTwice {
-        address,
-        port,
-        member: first.id.clone(),
-    };
+    let fault = Fault::MemberTwice { address, port, member: first.id.clone() };
     Err(fault.at("address").within("member", at))
 }
 
@@ -337,11 +265,7 @@ fn member(member: &Member) -> Result<(), Invalid> {
     address(member.address).map_err(|fault| fault.at("address"))?;
     port(member.port)?;
     let weight = member.weight;
-    if weight > WEIGHT_MAX {
-        Err(Fault::Weight { weight }.at("weight"))
-    } else {
-        Ok(())
-    }
+    if weight > WEIGHT_MAX { Err(Fault::Weight { weight }.at("weight")) } else { Ok(()) }
 }
 
 fn id(id: &str) -> Result<(), Invalid> {
@@ -354,22 +278,14 @@ fn id(id: &str) -> Result<(), Invalid> {
 }
 
 fn port(port: u16) -> Result<(), Invalid> {
-    if port == 0 {
-        Err(Fault::PortZero.at("port"))
-    } else {
-        Ok(())
-    }
+    if port == 0 { Err(Fault::PortZero.at("port")) } else { Ok(()) }
 }
 
 fn prefix(prefix: u8, bits: RangeInclusive<u8>) -> Result<(), Fault> {
     if bits.contains(&prefix) {
         Ok(())
     } else {
-        Err(Fault::Prefix {
-            prefix,
-            min: *bits.start(),
-            max: *bits.end(),
-        })
+        Err(Fault::Prefix { prefix, min: *bits.start(), max: *bits.end() })
     }
 }
 
@@ -391,26 +307,18 @@ fn is_mapped(address: IpAddr) -> bool {
 
 /// Every VIP, with the index of its listener, its own index there, and the listener.
 fn vips(desired: &Desired) -> impl Iterator<Item = (usize, usize, &Listener, IpAddr)> {
-    desired
-        .listeners
-        .iter()
-        .enumerate()
-        .flat_map(|(listener_at, listener)| {
-            let vips = listener.vips.iter().enumerate();
-            vips.map(move |(at, vip)| (listener_at, at, listener, *vip))
-        })
+    desired.listeners.iter().enumerate().flat_map(|(listener_at, listener)| {
+        let vips = listener.vips.iter().enumerate();
+        vips.map(move |(at, vip)| (listener_at, at, listener, *vip))
+    })
 }
 
 /// Every member, with the index of its pool, its own index there, and the pool.
 fn members(desired: &Desired) -> impl Iterator<Item = (usize, usize, &Pool, &Member)> {
-    desired
-        .pools
-        .iter()
-        .enumerate()
-        .flat_map(|(pool_at, pool)| {
-            let members = pool.members.iter().enumerate();
-            members.map(move |(at, member)| (pool_at, at, pool, member))
-        })
+    desired.pools.iter().enumerate().flat_map(|(pool_at, pool)| {
+        let members = pool.members.iter().enumerate();
+        members.map(move |(at, member)| (pool_at, at, pool, member))
+    })
 }
 
 fn each<T>(
@@ -432,17 +340,11 @@ fn repeated<K: Copy + Eq + Hash, T: Copy>(
 
 impl Fault {
     fn at(self, key: &'static str) -> Invalid {
-        Invalid {
-            place: Place(vec![Step::Key(key)]),
-            fault: self,
-        }
+        Invalid { place: Place(vec![Step::Key(key)]), fault: self }
     }
 
     fn at_item(self, key: &'static str, at: usize) -> Invalid {
-        Invalid {
-            place: Place(vec![Step::Key(key), Step::Index(at)]),
-            fault: self,
-        }
+        Invalid { place: Place(vec![Step::Key(key), Step::Index(at)]), fault: self }
     }
 }
 
@@ -460,14 +362,11 @@ impl Invalid {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .enumerate()
-            .try_for_each(|(at, step)| match step {
-                Step::Key(key) if at == 0 => write!(f, "{key}"),
-                Step::Key(key) => write!(f, ".{key}"),
-                Step::Index(index) => write!(f, "[{index}]"),
-            })
+        self.0.iter().enumerate().try_for_each(|(at, step)| match step {
+            Step::Key(key) if at == 0 => write!(f, "{key}"),
+            Step::Key(key) => write!(f, ".{key}"),
+            Step::Index(index) => write!(f, "[{index}]"),
+        })
     }
 }
 
@@ -485,11 +384,7 @@ mod tests {
         let full = [MEMBERS_PER_POOL_MAX; MEMBERS_MAX / MEMBERS_PER_POOL_MAX];
         let over = [&full[..], &[1]].concat();
         let rows = [
-            (
-                "vips that fit",
-                document(&[VIP_KEYS_MAX - 1, 1], &[], 0),
-                "",
-            ),
+            ("vips that fit", document(&[VIP_KEYS_MAX - 1, 1], &[], 0), ""),
             (
                 "a vip more",
                 document(&[VIP_KEYS_MAX, 1], &[], 0),
@@ -507,11 +402,7 @@ mod tests {
                 members(&over),
                 "pool[4].id: with pool p4 there are 16385 members, at most 16384 fit",
             ),
-            (
-                "networks that fit",
-                document(&[1], &[], NETWORKS_PER_LISTENER_MAX),
-                "",
-            ),
+            ("networks that fit", document(&[1], &[], NETWORKS_PER_LISTENER_MAX), ""),
             (
                 "a network more",
                 document(&[1], &[], NETWORKS_PER_LISTENER_MAX + 1),
@@ -528,16 +419,7 @@ mod tests {
     fn document(vips: &[usize], members: &[usize], networks: usize) -> Desired {
         let address = |a: usize, b: usize, c: usize| {
             let part = |n: usize| u16::try_from(n).unwrap();
-            IpAddr::V6(Ipv6Addr::new(
-                0x2001,
-                0xdb8,
-                part(a),
-                part(b),
-                0,
-                0,
-                0,
-                part(c),
-            ))
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, part(a), part(b), 0, 0, 0, part(c)))
         };
         let listeners = vips.iter().enumerate().map(|(l, vips)| Listener {
             id: format!("l{l}"),

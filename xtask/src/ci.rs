@@ -17,37 +17,15 @@ pub fn run(options: &Options) -> Result<()> {
     process::run(process::cargo().args(["fmt", "--all", "--check"]))?;
 
     // Clippy sees the program's file as the host does; warnings for BPF itself come from rustc.
-    build_ebpf::run(&build_ebpf::Options {
-        deny_warnings: true,
-        ..Default::default()
-    })?;
+    build_ebpf::run(&build_ebpf::Options { deny_warnings: true, ..Default::default() })?;
 
     process::step("checking the lints");
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "--deny",
-        "warnings",
-    ];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     process::run(process::cargo().args(clippy))?;
 
     process::step("checking the documentation");
-    let doc = [
-        "doc",
-        "--workspace",
-        "--no-deps",
-        "--document-private-items",
-    ];
-    process::run(
-        process::cargo()
-            .args(doc)
-            .env("RUSTDOCFLAGS", "--deny warnings"),
-    )?;
+    let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
+    process::run(process::cargo().args(doc).env("RUSTDOCFLAGS", "--deny warnings"))?;
 
-    test::run(&test::Options {
-        host_only: options.host_only,
-        ..Default::default()
-    })
+    test::run(&test::Options { host_only: options.host_only, ..Default::default() })
 }

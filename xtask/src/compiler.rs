@@ -40,9 +40,7 @@ pub fn find() -> Result<Compiler> {
     if let Some(ready) = fitting.iter().position(Compiler::has_library) {
         return Ok(fitting.swap_remove(ready));
     }
-    let fetched = fitting
-        .into_iter()
-        .find(|compiler| compiler.add_library().is_ok());
+    let fetched = fitting.into_iter().find(|compiler| compiler.add_library().is_ok());
     fetched.map_or_else(install, Ok).with_context(|| {
         format!(
             "build-ebpf needs a rustc with LLVM {} and its rust-src: run `rustup toolchain install \
@@ -83,11 +81,7 @@ impl Compiler {
     }
 
     fn check_library(&self) -> Result<()> {
-        ensure!(
-            self.has_library(),
-            "the sources are not in {}",
-            self.library.display()
-        );
+        ensure!(self.has_library(), "the sources are not in {}", self.library.display());
         Ok(())
     }
 
@@ -152,11 +146,7 @@ fn field<'a>(version: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn llvm_major_of(version: &str) -> Option<u32> {
-    field(version, "LLVM version")?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
+    field(version, "LLVM version")?.split('.').next()?.parse().ok()
 }
 
 /// From a line `libLLVM.so.22.1 => /usr/lib/libLLVM.so.22.1 (0x00007f1df7400000)` of ldd.

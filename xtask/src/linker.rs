@@ -26,22 +26,10 @@ pub fn find() -> Result<PathBuf> {
     process::step(format!(
         "installing bpf-linker {VERSION} into target/tools (once; two minutes on two cores)"
     ));
-    let install = [
-        "install",
-        "bpf-linker",
-        "--version",
-        VERSION,
-        "--locked",
-        "--force",
-        "--root",
-    ];
+    let install = ["install", "bpf-linker", "--version", VERSION, "--locked", "--force", "--root"];
     process::run(process::cargo().args(install).arg(&tools))
         .with_context(|| format!("build-ebpf needs bpf-linker {VERSION}"))?;
-    ensure!(
-        is_wanted(&own),
-        "{} is not bpf-linker {VERSION}",
-        own.display()
-    );
+    ensure!(is_wanted(&own), "{} is not bpf-linker {VERSION}", own.display());
     Ok(own)
 }
 

@@ -14,11 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    about = "The tasks of the workshop"
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The tasks of the workshop")]
 enum Task {
     /// Build the XDP program into target/bpf/xdp-lb.bpf.o
     BuildEbpf(build_ebpf::Options),

@@ -13,10 +13,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
         process::find("apt-get").is_some(),
         "there is no apt-get here to install what Debian calls {names}"
     );
-    ensure!(
-        process::is_root(),
-        "run `apt-get update && apt-get install {names}` as root"
-    );
+    ensure!(process::is_root(), "run `apt-get update && apt-get install {names}` as root");
 
     process::step(format!("installing {names} with apt-get"));
     // Stale lists name versions that the mirrors no longer have. A failure here need not matter.

@@ -18,18 +18,14 @@ pub fn step(line: impl AsRef<str>) {
 
 /// Runs to the end, its output shown as it comes.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{}`", line(command)))?;
+    let status = command.status().with_context(|| format!("cannot start `{}`", line(command)))?;
     ensure!(status.success(), "`{}` failed: {status}", line(command));
     Ok(())
 }
 
 /// Runs to the end and returns what was printed, trimmed; what it complained of goes into the error.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start `{}`", line(command)))?;
+    let output = command.output().with_context(|| format!("cannot start `{}`", line(command)))?;
     ensure!(
         output.status.success(),
         "`{}` failed: {}\n{}",
@@ -75,10 +71,7 @@ fn is_executable(file: &Path) -> bool {
 
 fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(OsStr::to_string_lossy)
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -99,11 +92,7 @@ mod tests {
                 shell("echo why >&2; exit 3"),
                 Err("`sh -c echo why >&2; exit 3` failed: exit status: 3\nwhy"),
             ),
-            (
-                "absent",
-                Command::new("no-such-command"),
-                Err("cannot start `no-such-command`"),
-            ),
+            ("absent", Command::new("no-such-command"), Err("cannot start `no-such-command`")),
         ];
         for (name, mut command, want) in rows {
             let got = output(&mut command).map_err(|error| error.to_string());

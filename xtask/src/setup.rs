@@ -51,11 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 const fn tool(command: &'static str, package: &'static str, purposes: &'static [Purpose]) -> Tool {
-    Tool {
-        command,
-        package,
-        purposes,
-    }
+    Tool { command, package, purposes }
 }
 
 fn install_missing(purposes: &[Purpose]) -> Result<()> {
@@ -68,30 +64,17 @@ fn install_missing(purposes: &[Purpose]) -> Result<()> {
     packages::install(&packages)
         .with_context(|| format!("these commands are missing: {}", commands.join(" ")))?;
 
-    let missing: Vec<_> = self::missing(purposes)
-        .iter()
-        .map(|tool| tool.command)
-        .collect();
-    ensure!(
-        missing.is_empty(),
-        "still missing after apt-get install: {}",
-        missing.join(" ")
-    );
+    let missing: Vec<_> = self::missing(purposes).iter().map(|tool| tool.command).collect();
+    ensure!(missing.is_empty(), "still missing after apt-get install: {}", missing.join(" "));
     Ok(())
 }
 
 fn missing(purposes: &[Purpose]) -> Vec<&'static Tool> {
-    wanted(purposes)
-        .filter(|tool| process::find(tool.command).is_none())
-        .collect()
+    wanted(purposes).filter(|tool| process::find(tool.command).is_none()).collect()
 }
 
 fn wanted(purposes: &[Purpose]) -> impl Iterator<Item = &'static Tool> {
-    TOOLS.iter().filter(|tool| {
-        tool.purposes
-            .iter()
-            .any(|purpose| purposes.contains(purpose))
-    })
+    TOOLS.iter().filter(|tool| tool.purposes.iter().any(|purpose| purposes.contains(purpose)))
 }
 
 /// Pinned maps and programs live there; a container often starts without it.
@@ -122,16 +105,8 @@ mod tests {
     #[test]
     fn each_purpose_has_its_tools() {
         let rows: [(&str, &[Purpose], &[&str]); 3] = [
-            (
-                "test",
-                &[Test],
-                &["ip", "ethtool", "bpftool", "nft", "haproxy"],
-            ),
-            (
-                "bench",
-                &[Bench],
-                &["ip", "ethtool", "bpftool", "haproxy", "iperf3"],
-            ),
+            ("test", &[Test], &["ip", "ethtool", "bpftool", "nft", "haproxy"]),
+            ("bench", &[Bench], &["ip", "ethtool", "bpftool", "haproxy", "iperf3"]),
             ("none", &[], &[]),
         ];
         for (name, purposes, want) in rows {
@@ -143,11 +118,7 @@ mod tests {
     #[test]
     fn sees_the_bpf_mount() {
         let rows = [
-            (
-                "mounted",
-                "proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw,relatime 0 0",
-                true,
-            ),
+            ("mounted", "proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw,relatime 0 0", true),
             ("elsewhere", "bpf /run/bpf bpf rw,relatime 0 0", false),
             ("covered", "tmpfs /sys/fs/bpf tmpfs rw 0 0", false),
         ];

@@ -24,9 +24,7 @@ pub fn run(options: &Options) -> Result<()> {
             "the kernel and namespace tests need root: run `cargo xtask test` as root, or \
              `cargo xtask test --host-only`"
         );
-        setup::run(&setup::Options {
-            purposes: vec![setup::Purpose::Test],
-        })?;
+        setup::run(&setup::Options { purposes: vec![setup::Purpose::Test] })?;
     }
     build_ebpf::run(&build_ebpf::Options::default())?;
 
@@ -35,18 +33,12 @@ pub fn run(options: &Options) -> Result<()> {
     } else {
         "testing on the host, in the kernel and in network namespaces"
     });
-    if process::find("cargo-nextest").is_some() {
-        nextest(options)
-    } else {
-        cargo_test(options)
-    }
+    if process::find("cargo-nextest").is_some() { nextest(options) } else { cargo_test(options) }
 }
 
 fn nextest(options: &Options) -> Result<()> {
     let mut nextest = process::cargo();
-    nextest
-        .args(["nextest", "run", "--workspace"])
-        .args(&options.filters);
+    nextest.args(["nextest", "run", "--workspace"]).args(&options.filters);
     if options.host_only {
         nextest.args(["--filterset", &format!("not ({ROOT_TESTS})")]);
     }

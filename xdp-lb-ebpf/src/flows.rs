@@ -1,0 +1,428 @@
+//! The flow table: two entries a connection, one for each direction, in an array of cache lines.
+//!
+//! A flow's hash names its **home** slot. It lives there, or in one of 63 other **candidates** of that
+//! home: the rest of the home's set of 16 slots, then three more sets. Each slot's `hop` word has a
+//! bit for every candidate of which it is the home (as in hopscotch hashing, without the hopping), so
+//!
+//! - a hit reads the home, and in a quarter of the cases (half full) one more line of the same page;
+//! - a miss reads the home alone, when no flow of that home is elsewhere;
+//! - every flow finds a slot until the table is nearly full, and no live flow moves or is evicted.
+//!
+//! # Who may write
+//!
+//! A slot is claimed by compare-and-swap of its state from empty, or from a flow that may be evicted,
+//! to busy; only its claimant writes it, then publishes it with a new generation. A reader compares
+//! the key, copies the rewrite out, and looks at the state again: where the generation differs, the
+//! flow was evicted under its eyes. User space removes expired flows by the same steps through `mmap`.
+//!
+//! Two CPUs that insert the same key at once find each other by the home's hop word: `or` returns
+//! what stood there, and a bit that was not there when the key was looked for is a rival.
+
+use crate::family::{Family, Nat, Slot};
+use crate::{Reason, Tables};
+
+/// Slots of a set. A set is 1 KiB of IPv4 flows: never two pages.
+const WAYS: u32 = 16;
+/// Slots a flow may live in: the bits of `hop`.
+const CANDIDATES: u32 = 64;
+/// Candidates looked at for an empty slot before a flow that may go is evicted instead. A flood of
+/// new flows then costs four lines a flow, as much as the flows it evicts did.
+const EAGER: u32 = 4;
+
+/// State of a slot: the phase, what is known of the connection, and the generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State(pub u32);
+
+impl State {
+    const PHASE: u32 = 0b11;
+    const EMPTY: u32 = 0;
+    const BUSY: u32 = 1;
+    const LIVE: u32 = 2;
+    /// From the client. This entry speaks for the connection: it alone is counted.
+    pub const FORWARD: u32 = 1 << 2;
+    /// The member has sent something back.
+    pub const REPLIED: u32 = 1 << 3;
+    /// The client has answered that: it is real, and its flow is never evicted.
+    pub const ANSWERED: u32 = 1 << 4;
+    pub const CLIENT_FIN: u32 = 1 << 5;
+    pub const MEMBER_FIN: u32 = 1 << 6;
+    /// Reset, or finished both ways. No longer counted; may be evicted.
+    pub const CLOSED: u32 = 1 << 7;
+    const GENERATION: u32 = 0xffff << 16;
+
+    #[inline(always)]
+    pub fn is_live(self) -> bool {
+        self.0 & Self::PHASE == Self::LIVE
+    }
+    #[inline(always)]
+    pub fn is_empty(self) -> bool {
+        self.0 & Self::PHASE == Self::EMPTY
+    }
+    #[inline(always)]
+    pub fn is_busy(self) -> bool {
+        self.0 & Self::PHASE == Self::BUSY
+    }
+    #[inline(always)]
+    pub fn has(self, bits: u32) -> bool {
+        self.0 & bits == bits
+    }
+    /// Same slot, same flow: flags may have changed.
+    #[inline(always)]
+    pub fn same_flow(self, later: State) -> bool {
+        (self.0 ^ later.0) & (Self::PHASE | Self::GENERATION) == 0
+    }
+    #[inline(always)]
+    fn busy(self) -> Self {
+        Self(self.0 & Self::GENERATION | Self::BUSY)
+    }
+    #[inline(always)]
+    fn empty(self) -> Self {
+        Self(self.0 & Self::GENERATION | Self::EMPTY)
+    }
+    #[inline(always)]
+    fn live(self, flags: u32) -> Self {
+        Self((self.0 & Self::GENERATION).wrapping_add(1 << 16) | Self::LIVE | flags)
+    }
+    /// How gladly it is evicted `idle_s` seconds after its last packet; 0 for never.
+    #[inline(always)]
+    fn worth_evicting(self, idle_s: u32) -> u32 {
+        if !self.is_live() || self.has(Self::ANSWERED) && !self.has(Self::CLOSED) {
+            return 0;
+        }
+        let closed = if self.has(Self::CLOSED) { 1 << 30 } else { 0 };
+        closed + 1 + (idle_s & 0xffff)
+    }
+}
+
+/// A live entry as a reader met it.
+pub struct Met<'a, F: Family> {
+    pub index: u32,
+    pub slot: &'a F::Slot,
+    pub state: State,
+}
+
+/// Where a key would live, and what was seen there.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub home: u32,
+    hop: u64,
+}
+
+/// The home of a key.
+#[inline(always)]
+pub fn home<F: Family, T: Tables>(tables: &T, key: &F::Words) -> u32 {
+    let [seed, odd] = tables.seeds();
+    let mut hash = seed;
+    for word in key.as_ref() {
+        hash = (hash ^ word).wrapping_mul(odd | 1);
+        hash ^= hash >> 32;
+    }
+    // The upper half of one more product: every bit of the key has reached it.
+    (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 & F::mask(tables)
+}
+
+/// The `n`th slot in which a flow with this home may live.
+#[inline(always)]
+pub fn candidate(home: u32, n: u32, mask: u32) -> u32 {
+    let way = home.wrapping_add(n) % WAYS;
+    let set = home / WAYS ^ (n / WAYS).wrapping_mul(stride(home));
+    (set * WAYS | way) & mask
+}
+
+/// Odd, so that the four sets of a home differ.
+#[inline(always)]
+fn stride(home: u32) -> u32 {
+    home.wrapping_mul(0x9e37_79b1) >> 3 | 1
+}
+
+/// Which candidate of `home` the slot `index` is.
+#[inline(always)]
+fn number(home: u32, index: u32, mask: u32) -> Option<u32> {
+    let way = index.wrapping_sub(home) % WAYS;
+    for group in 0..CANDIDATES / WAYS {
+        let n = group * WAYS + way;
+        if candidate(home, n, mask) == index {
+            return Some(n);
+        }
+    }
+    None
+}
+
+/// Looks a key up.
+#[inline(always)]
+pub fn find<'a, F: Family, T: Tables>(
+    tables: &'a T,
+    key: &F::Words,
+    home: u32,
+) -> Result<Met<'a, F>, Place> {
+    let Some(first) = F::slot(tables, home) else {
+        return Err(Place { home, hop: 0 });
+    };
+    let state = State(first.state().load());
+    if state.is_live() && first.holds(key) {
+        return Ok(Met { index: home, slot: first, state });
+    }
+    let hop = first.hop().load();
+    if hop & !1 != 0 {
+        let index = F::elsewhere(tables, key, home, hop & !1);
+        if let Some(slot) = F::slot(tables, index) {
+            let state = State(slot.state().load());
+            if state.is_live() && slot.holds(key) {
+                return Ok(Met { index, slot, state });
+            }
+        }
+    }
+    Err(Place { home, hop })
+}
+
+/// No slot.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// The slot, of those candidates of `home` that `hop` names, in which a key lives; else [`NOWHERE`].
+#[inline(always)]
+pub fn elsewhere<F: Family, T: Tables>(tables: &T, key: &F::Words, home: u32, mut hop: u64) -> u32 {
+    for _ in 0..CANDIDATES {
+        if hop == 0 {
+            break;
+        }
+        let index = candidate(home, lowest(hop), F::mask(tables));
+        hop &= hop - 1;
+        let Some(slot) = F::slot(tables, index) else {
+            break;
+        };
+        if State(slot.state().load()).is_live() && slot.holds(key) {
+            return index;
+        }
+    }
+    NOWHERE
+}
+
+/// Number of the lowest bit set; `bits` is not zero. BPF has no instruction for it.
+#[inline(always)]
+fn lowest(bits: u64) -> u32 {
+    let mut below = (bits & bits.wrapping_neg()).wrapping_sub(1);
+    below -= below >> 1 & 0x5555_5555_5555_5555;
+    below = (below & 0x3333_3333_3333_3333) + (below >> 2 & 0x3333_3333_3333_3333);
+    below = below + (below >> 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    (below.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32
+}
+
+/// A slot that is ours to write: busy, and found through its home already.
+pub struct Claimed<'a, F: Family> {
+    pub index: u32,
+    pub slot: &'a F::Slot,
+    home: u32,
+    bit: u64,
+    state: State,
+}
+
+/// Why no slot was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// All candidates hold live flows.
+    Full,
+    /// The key, or another of the same home, was inserted since it was looked for.
+    Rival,
+}
+
+impl From<Refused> for Reason {
+    #[inline(always)]
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Reason::TableFull,
+            Refused::Rival => Reason::Contended,
+        }
+    }
+}
+
+/// Takes a slot for a key that was not found at `place`.
+#[inline(always)]
+pub fn claim<'a, F: Family, T: Tables>(
+    tables: &'a T,
+    place: Place,
+) -> Result<Claimed<'a, F>, Refused> {
+    let vacancy = F::vacancy(tables, place.home);
+    if vacancy == NO_VACANCY {
+        return Err(Refused::Full);
+    }
+    let (n, state) = ((vacancy >> 32) as u32 % CANDIDATES, State(vacancy as u32));
+    let (index, bit) = (candidate(place.home, n, F::mask(tables)), 1 << n);
+    let slot = F::slot(tables, index).ok_or(Refused::Full)?;
+    let home = F::slot(tables, place.home).ok_or(Refused::Full)?;
+    let claimed = Claimed { index, slot, home: place.home, bit, state };
+    if home.hop().or(bit) & !place.hop != 0 {
+        claimed.give_back(tables);
+        return Err(Refused::Rival);
+    }
+    Ok(claimed)
+}
+
+/// Every candidate holds a flow that stays.
+pub const NO_VACANCY: u64 = u64::MAX;
+
+/// The nearest empty slot, else the one most worth evicting, made busy: which candidate it is in the
+/// upper half, and the state it had in the lower; or [`NO_VACANCY`].
+#[inline(always)]
+pub fn vacancy<F: Family, T: Tables>(tables: &T, home: u32) -> u64 {
+    let mask = F::mask(tables);
+    let now_s = tables.now_s();
+    let (mut best, mut worth) = (0, 0);
+    for n in 0..CANDIDATES {
+        if n >= EAGER && worth > 0 {
+            break;
+        }
+        let Some(slot) = F::slot(tables, candidate(home, n, mask)) else {
+            return NO_VACANCY;
+        };
+        let state = State(slot.state().load());
+        if state.is_empty() {
+            if slot.state().cas(state.0, state.busy().0) {
+                return vacant(n, state);
+            }
+            continue;
+        }
+        let this = state.worth_evicting(now_s.wrapping_sub(slot.seen_s().load()));
+        if this > worth {
+            (best, worth) = (n, this);
+        }
+    }
+    if worth == 0 {
+        return NO_VACANCY;
+    }
+    let index = candidate(home, best, mask);
+    let Some(slot) = F::slot(tables, index) else {
+        return NO_VACANCY;
+    };
+    let state = State(slot.state().load());
+    if state.worth_evicting(0) == 0 || !take::<F, T>(tables, index, slot, state) {
+        return NO_VACANCY;
+    }
+    vacant(best, state)
+}
+
+#[inline(always)]
+fn vacant(n: u32, state: State) -> u64 {
+    u64::from(n) << 32 | u64::from(state.0)
+}
+
+impl<'a, F: Family> Claimed<'a, F> {
+    /// Shows the flow to readers, with `flags` of [`State`]. Whole, or not at all: the state is
+    /// written last.
+    #[inline(always)]
+    pub fn publish<T: Tables>(
+        self,
+        tables: &T,
+        key: &F::Words,
+        nat: &Nat<F::Addr>,
+        flags: u32,
+    ) -> Met<'a, F> {
+        self.slot.write(key, nat);
+        self.slot.seen_s().store(tables.now_s());
+        let state = self.state.live(flags);
+        self.slot.state().store(state.0);
+        Met { index: self.index, slot: self.slot, state }
+    }
+
+    #[inline(always)]
+    pub fn give_back<T: Tables>(self, tables: &T) {
+        if let Some(home) = F::slot(tables, self.home) {
+            home.hop().and(!self.bit);
+        }
+        self.slot.state().store(self.state.empty().0);
+    }
+}
+
+/// Turns a live entry into a busy one of ours: its home forgets it, and its connection is no longer
+/// counted. False where someone was faster.
+#[inline(always)]
+fn take<F: Family, T: Tables>(tables: &T, index: u32, slot: &F::Slot, state: State) -> bool {
+    if !slot.state().cas(state.0, state.busy().0) {
+        return false;
+    }
+    let home = home::<F, T>(tables, &slot.key());
+    if let (Some(at), Some(n)) = (F::slot(tables, home), number(home, index, F::mask(tables))) {
+        at.hop().and(!(1 << (n % CANDIDATES)));
+    }
+    if state.has(State::FORWARD) && !state.has(State::CLOSED) {
+        uncount(tables, slot.backend().into());
+    }
+    true
+}
+
+/// Removes one entry. False where it has changed since `met`.
+#[inline(always)]
+pub fn remove<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>) -> bool {
+    let taken = take::<F, T>(tables, met.index, met.slot, met.state);
+    if taken {
+        met.slot.state().store(met.state.empty().0);
+    }
+    taken
+}
+
+/// The other direction of the connection, while both are there.
+#[inline(always)]
+pub fn peer<'a, F: Family, T: Tables>(tables: &'a T, index: u32, peer: u32) -> Option<Met<'a, F>> {
+    let slot = F::slot(tables, peer)?;
+    let state = State(slot.state().load());
+    (state.is_live() && slot.peer() == index).then_some(Met { index: peer, slot, state })
+}
+
+/// Adds `flags` to a flow's state, unless the slot has become another's. Returns the flags it had.
+#[inline(always)]
+pub fn mark<F: Family>(met: &Met<'_, F>, flags: u32) -> Option<State> {
+    let mut state = met.state;
+    // Twice: another CPU may set a flag of its own in between.
+    for _ in 0..2 {
+        if state.has(flags) {
+            return Some(state);
+        }
+        if met.slot.state().cas(state.0, state.0 | flags) {
+            return Some(state);
+        }
+        state = State(met.slot.state().load());
+        if !met.state.same_flow(state) {
+            return None;
+        }
+    }
+    None
+}
+
+/// Counts a connection more; false, and nothing counted, where that is over `max`.
+#[inline(always)]
+pub fn count_within<T: Tables>(tables: &T, listener: u32, max: u32) -> bool {
+    let Some(load) = tables.listener_load(listener) else {
+        return false;
+    };
+    if load.add(1) >= max {
+        load.add(1u32.wrapping_neg());
+        return false;
+    }
+    true
+}
+
+/// Takes back [`count_within`].
+#[inline(always)]
+pub fn uncount_listener<T: Tables>(tables: &T, listener: u32) {
+    if let Some(load) = tables.listener_load(listener) {
+        load.add(1u32.wrapping_neg());
+    }
+}
+
+/// A connection of `backend` is over.
+#[inline(always)]
+pub fn uncount<T: Tables>(tables: &T, backend: u32) {
+    if let Some(load) = tables.backend_load(backend) {
+        load.add(1u32.wrapping_neg());
+    }
+    if let Some(at) = tables.backend(backend) {
+        uncount_listener(tables, at.listener);
+    }
+    tables.count_closed(backend);
+}
+
+/// Where a key with this home would go, to be asked once it is known not to be there.
+#[inline(always)]
+pub fn place<F: Family, T: Tables>(tables: &T, home: u32) -> Place {
+    let hop = F::slot(tables, home).map_or(0, |slot| slot.hop().load());
+    Place { home, hop }
+}

@@ -1,0 +1,498 @@
+//! A packet's way, from top to bottom.
+//!
+//! [`known`] is what nearly every frame takes: parse, one lookup, rewrite, send. What it cannot do
+//! itself it hands to another [`Stage`]. On the host a stage is a function; in the kernel it is a
+//! program of its own, reached by a tail call, so that each has the whole of the 512 bytes of BPF stack
+//! and the hot program stays small. A stage parses again: what it needs is in the cache by then.
+
+use crate::abi::{BACKEND_STICKY, BACKEND_UP, Backend, ListenerKey, NetworkKey, SCTP, TCP, UDP};
+use crate::family::{Address, Family, Key, Nat, Slot, V4, V6};
+use crate::flows::{self, Claimed, Met, Place, State};
+use crate::fragment::{self, Fragmented};
+use crate::headers::{
+    ACK, Ethernet, FIN, KIND_IPV4, KIND_IPV6, KIND_QINQ, KIND_VLAN, Mac, RST, SYN, Tcp, Udp,
+};
+use crate::icmp::{self, Icmp};
+use crate::limits::PORT_TRIES;
+use crate::parse::{self, Datagram, Piece, Segment};
+use crate::rewrite::{self, Hop};
+use crate::tables::{Choice, Way};
+use crate::{Packet, Reason, Tables, checksum, select};
+
+/// One of the path's programs.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Where every frame begins, and begins again once its flow is open.
+    Known = 0,
+    /// Whose frame it is, and which member shall have it.
+    Select4 = 1,
+    Select6 = 2,
+    /// A new flow to the member selected.
+    Open4 = 3,
+    Open6 = 4,
+    Icmp4 = 5,
+    Icmp6 = 6,
+    Fragment = 7,
+    /// An answer in place of silence: not part of [`frame`], since it changes the frame's length.
+    Answer = 8,
+}
+
+pub const STAGES: u32 = 9;
+
+/// Why a stage did not send a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    Over(Reason),
+    Goes(Stage),
+}
+
+impl From<Reason> for Miss {
+    #[inline(always)]
+    fn from(reason: Reason) -> Self {
+        Self::Over(reason)
+    }
+}
+
+/// Both families' parts, as the stages need them.
+pub trait Routed: Icmp + Fragmented {
+    const SELECT: Stage;
+    const OPEN: Stage;
+    const ICMP_STAGE: Stage;
+}
+impl Routed for V4 {
+    const SELECT: Stage = Stage::Select4;
+    const OPEN: Stage = Stage::Open4;
+    const ICMP_STAGE: Stage = Stage::Icmp4;
+}
+impl Routed for V6 {
+    const SELECT: Stage = Stage::Select6;
+    const OPEN: Stage = Stage::Open6;
+    const ICMP_STAGE: Stage = Stage::Icmp6;
+}
+
+/// Rewrites a frame that came in by `ingress`, and says by which interface it leaves.
+pub fn frame<T: Tables>(packet: &mut Packet<'_>, ingress: u32, tables: &T) -> Result<u32, Reason> {
+    let mut stage = Stage::Known;
+    // More than any frame takes: known, fragment, select, open, known, fragment.
+    for _ in 0..8 {
+        let end = match stage {
+            Stage::Known => known(packet, ingress, tables),
+            Stage::Select4 => choose::<V4, T>(packet, tables),
+            Stage::Select6 => choose::<V6, T>(packet, tables),
+            Stage::Open4 => open::<V4, T>(packet, ingress, tables),
+            Stage::Open6 => open::<V6, T>(packet, ingress, tables),
+            Stage::Icmp4 => icmp::error::<V4, T>(packet, tables).map_err(Miss::Over),
+            Stage::Icmp6 => icmp::error::<V6, T>(packet, tables).map_err(Miss::Over),
+            Stage::Fragment => piece(packet, ingress, tables),
+            Stage::Answer => break,
+        };
+        match end {
+            Ok(egress) => return Ok(egress),
+            Err(Miss::Over(reason)) => return Err(reason),
+            Err(Miss::Goes(next)) => stage = next,
+        }
+    }
+    Err(Reason::StageMissing)
+}
+
+/// Frames of known flows.
+#[inline(always)]
+pub fn known<T: Tables>(packet: &mut Packet<'_>, ingress: u32, tables: &T) -> Result<u32, Miss> {
+    let ethernet: &Ethernet = packet.at(0).ok_or(Reason::Truncated)?;
+    match ethernet.kind {
+        KIND_IPV4 => known_datagram::<V4, T>(packet, ingress, tables),
+        KIND_IPV6 => known_datagram::<V6, T>(packet, ingress, tables),
+        KIND_VLAN | KIND_QINQ => Err(Reason::Vlan.into()),
+        _ => Err(Reason::NotIp.into()),
+    }
+}
+
+#[inline(always)]
+fn known_datagram<F: Routed, T: Tables>(
+    packet: &mut Packet<'_>,
+    ingress: u32,
+    tables: &T,
+) -> Result<u32, Miss> {
+    let ip = F::datagram(packet)?;
+    if ip.piece != Piece::Whole {
+        return Err(Miss::Goes(Stage::Fragment));
+    }
+    if ip.proto == F::ICMP {
+        return Err(Miss::Goes(F::ICMP_STAGE));
+    }
+    Ok(follow::<F, T>(packet, ingress, &ip, tables)?.hop.ifindex)
+}
+
+/// Finds the flow of a frame that has its ports, and sends the frame after it.
+#[inline(always)]
+fn follow<F: Routed, T: Tables>(
+    packet: &mut Packet<'_>,
+    ingress: u32,
+    ip: &Datagram<F::Addr>,
+    tables: &T,
+) -> Result<Sent<F::Addr>, Miss> {
+    let segment = parse::segment(packet, ip)?;
+    let key = F::words(&segment.key);
+    let home = flows::home::<F, T>(tables, &key);
+    match flows::find::<F, T>(tables, &key, home) {
+        Ok(met) if !stale(tables, &met, &segment) => {
+            Ok(carry(packet, ingress, ip, &segment, &met, tables)?)
+        }
+        _ => Err(Miss::Goes(F::SELECT)),
+    }
+}
+
+/// Fragments.
+#[inline(always)]
+pub fn piece<T: Tables>(packet: &mut Packet<'_>, ingress: u32, tables: &T) -> Result<u32, Miss> {
+    let ethernet: &Ethernet = packet.at(0).ok_or(Reason::Truncated)?;
+    match ethernet.kind {
+        KIND_IPV4 => piece_of::<V4, T>(packet, ingress, tables),
+        _ => piece_of::<V6, T>(packet, ingress, tables),
+    }
+}
+
+#[inline(always)]
+fn piece_of<F: Routed, T: Tables>(
+    packet: &mut Packet<'_>,
+    ingress: u32,
+    tables: &T,
+) -> Result<u32, Miss> {
+    let ip = F::datagram(packet)?;
+    if ip.piece == Piece::Later {
+        return Ok(fragment::later::<F, T>(packet, &ip, tables)?);
+    }
+    if ip.proto == SCTP {
+        return Err(Reason::SctpFragment.into());
+    }
+    let sent = follow::<F, T>(packet, ingress, &ip, tables)?;
+    fragment::first::<F, T>(packet, &ip, &sent, tables)?;
+    Ok(sent.hop.ifindex)
+}
+
+/// How a frame was sent on.
+pub struct Sent<A> {
+    pub nat: Nat<A>,
+    pub way: Way,
+    pub hop: Hop,
+}
+
+/// Sends a frame of a known flow on its way.
+#[inline(always)]
+fn carry<F: Routed, T: Tables>(
+    packet: &mut Packet<'_>,
+    ingress: u32,
+    ip: &Datagram<F::Addr>,
+    segment: &Segment<F::Addr>,
+    met: &Met<'_, F>,
+    tables: &T,
+) -> Result<Sent<F::Addr>, Reason> {
+    let nat = met.slot.nat();
+    if !met.state.same_flow(State(met.slot.state().load())) {
+        return Err(Reason::Contended);
+    }
+    let now_s = tables.now_s();
+    if met.slot.seen_s().load() != now_s {
+        met.slot.seen_s().store(now_s);
+    }
+    let way = if met.state.has(State::FORWARD) { Way::In } else { Way::Out };
+    let ethernet: Ethernet = *packet.at(0).ok_or(Reason::Truncated)?;
+    if way == Way::In && (Mac::new(ethernet.src) != nat.mac || ingress != nat.ifindex) {
+        follow_client(tables, met, nat, &ethernet, ingress);
+    }
+    if let Some(news) = news(met.state, way, segment.flags) {
+        progress(tables, met, &nat, way, news);
+    }
+    let hop = hop(tables, &nat, way, ingress, &ethernet)?;
+    rewrite::segment::<F, T>(packet, ip, &nat, &hop, tables)?;
+    tables.count(nat.backend.into(), way, ip.bytes, segment.payload);
+    Ok(Sent { nat, way, hop })
+}
+
+/// Where a frame of a flow goes: members as the control program says, clients where they came from.
+#[inline(always)]
+pub fn hop<A: Address, T: Tables>(
+    tables: &T,
+    nat: &Nat<A>,
+    way: Way,
+    ingress: u32,
+    ethernet: &Ethernet,
+) -> Result<Hop, Reason> {
+    match way {
+        Way::In => {
+            let at = tables.backend(nat.backend.into()).ok_or(Reason::NoNextHop)?;
+            let hop =
+                Hop { ifindex: at.ifindex, mac: Mac::new(at.mac), own_mac: Mac::new(at.own_mac) };
+            if hop.ifindex == 0 { Err(Reason::NoNextHop) } else { Ok(hop) }
+        }
+        Way::Out => {
+            let own_mac = if ingress == nat.ifindex {
+                ethernet.dst
+            } else {
+                tables.port_mac(nat.ifindex).ok_or(Reason::EgressGone)?
+            };
+            let own_mac = Mac::new(own_mac);
+            Ok(Hop { ifindex: nat.ifindex, mac: nat.mac, own_mac })
+        }
+    }
+}
+
+/// What a frame says about its connection, as the [`State`] bits that follow from it; none for the
+/// many frames that say nothing new.
+#[inline(always)]
+fn news(state: State, way: Way, flags: u8) -> Option<u32> {
+    let mut bits = 0;
+    if flags & (FIN | RST) != 0 {
+        bits = match way {
+            _ if flags & RST != 0 => State::CLOSED,
+            Way::In => State::CLIENT_FIN,
+            Way::Out => State::MEMBER_FIN,
+        };
+    }
+    if flags & RST == 0 && !state.has(State::ANSWERED) {
+        if way == Way::Out && !state.has(State::REPLIED) {
+            bits |= State::REPLIED;
+        }
+        if way == Way::In && state.has(State::REPLIED) && flags & SYN == 0 {
+            bits |= State::ANSWERED;
+        }
+    }
+    (bits != 0).then_some(bits)
+}
+
+/// Writes `news` into both entries of a connection, and stops counting it when it is over.
+#[inline(always)]
+fn progress<F: Family, T: Tables>(
+    tables: &T,
+    met: &Met<'_, F>,
+    nat: &Nat<F::Addr>,
+    way: Way,
+    news: u32,
+) {
+    let Some(other) = flows::peer::<F, T>(tables, met.index, nat.peer) else {
+        return;
+    };
+    let forward = if way == Way::In { met } else { &other };
+    let reverse = if way == Way::In { &other } else { met };
+    let Some(before) = flows::mark(forward, news) else {
+        return;
+    };
+    let mut mirrored = news & (State::REPLIED | State::ANSWERED | State::CLOSED);
+    let fins = State::CLIENT_FIN | State::MEMBER_FIN;
+    let mut closes = news & State::CLOSED != 0;
+    if State(before.0 | news).has(fins) && !before.has(State::CLOSED) && !closes {
+        let with_news: Met<'_, F> =
+            Met { state: State(before.0 | news), index: forward.index, slot: forward.slot };
+        closes = flows::mark(&with_news, State::CLOSED).is_some();
+        mirrored |= State::CLOSED;
+    }
+    flows::mark(reverse, mirrored);
+    if closes && !before.has(State::CLOSED) {
+        flows::uncount(tables, nat.backend.into());
+    }
+}
+
+/// The client's frames come by another router or interface than before: answers go there from now on.
+#[inline(always)]
+fn follow_client<F: Family, T: Tables>(
+    tables: &T,
+    met: &Met<'_, F>,
+    nat: Nat<F::Addr>,
+    ethernet: &Ethernet,
+    ingress: u32,
+) {
+    let moved = Nat { mac: Mac::new(ethernet.src), ifindex: ingress, ..nat };
+    met.slot.move_client(&moved);
+    if let Some(other) = flows::peer::<F, T>(tables, met.index, nat.peer) {
+        other.slot.move_client(&Nat { peer: met.index, ..moved });
+    }
+}
+
+/// Whether a known flow must be opened anew: a SYN where the connection is over; a first packet
+/// repeated where the member went down or the answer's entry is gone; UDP to a member that is down.
+#[inline(always)]
+fn stale<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>, segment: &Segment<F::Addr>) -> bool {
+    let tcp = segment.key.proto == TCP;
+    if tcp && segment.flags & (SYN | ACK) != SYN || !met.state.has(State::FORWARD) {
+        return false;
+    }
+    if met.state.has(State::CLOSED) {
+        return true;
+    }
+    if met.state.has(State::ANSWERED) && segment.key.proto != UDP {
+        return false;
+    }
+    let down = tables
+        .backend(met.slot.backend().into())
+        .is_none_or(|at| at.flags & (BACKEND_UP | BACKEND_STICKY) == 0);
+    down || !met.state.has(State::REPLIED)
+        && flows::peer::<F, T>(tables, met.index, met.slot.peer()).is_none()
+}
+
+/// Removes both entries of a connection.
+#[inline(always)]
+fn retire<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>, home: u32) -> Place {
+    if let Some(other) = flows::peer::<F, T>(tables, met.index, met.slot.peer()) {
+        flows::remove(tables, &other);
+    }
+    flows::remove(tables, met);
+    flows::place::<F, T>(tables, home)
+}
+
+/// Finds the listener of a frame without a flow, and the member that shall have it.
+#[inline(always)]
+pub fn choose<F: Routed, T: Tables>(packet: &Packet<'_>, tables: &T) -> Result<u32, Miss> {
+    let ip = F::datagram(packet)?;
+    let Segment { key: Key { src, dst, sport, dport, proto }, flags, .. } =
+        parse::segment(packet, &ip)?;
+    let listener = tables
+        .listener(&ListenerKey { addr: dst.wide(), port: dport, proto, zero: 0 })
+        .ok_or(Reason::NoListener)?;
+    if flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK {
+        return Err(Reason::NotAnOpening.into());
+    }
+    let client = src.wide();
+    if listener.restricted != 0 {
+        let key = NetworkKey { listener: listener.id.to_be_bytes(), addr: client };
+        if !tables.allowed(&key) {
+            tables.count_refused(listener.id, |at| at.refused += 1);
+            return Err(Reason::NetworkRefused.into());
+        }
+    }
+    let Some(backend) = select::backend(tables, &listener, &client, sport) else {
+        tables.count_refused(listener.id, |at| at.unserved += 1);
+        return Err(Reason::NoMember.into());
+    };
+    if partial_checksum(packet, &ip) {
+        tables.count_reason(Reason::PartialChecksum);
+    }
+    tables.choose(Choice {
+        backend,
+        listener: listener.id,
+        connections_max: listener.connections_max,
+    });
+    Err(Miss::Goes(F::OPEN))
+}
+
+/// Admits a new flow to the member chosen: limit, source port, both entries. Then it is a known flow,
+/// and the frame begins again.
+#[inline(always)]
+pub fn open<F: Routed, T: Tables>(
+    packet: &Packet<'_>,
+    ingress: u32,
+    tables: &T,
+) -> Result<u32, Miss> {
+    let Choice { backend: id, listener, connections_max } = tables.chosen();
+    let ip = F::datagram(packet)?;
+    let segment = parse::segment(packet, &ip)?;
+    let key = F::words(&segment.key);
+    let home = flows::home::<F, T>(tables, &key);
+    let place = match flows::find::<F, T>(tables, &key, home) {
+        Ok(met) if stale(tables, &met, &segment) => retire(tables, &met, home),
+        // Another CPU was faster.
+        Ok(_) => return Err(Miss::Goes(Stage::Known)),
+        Err(place) => place,
+    };
+    let Key { src, dst, sport, dport, proto } = segment.key;
+    let backend = tables.backend(id).ok_or(Reason::NoNextHop)?;
+    if !flows::count_within(tables, listener, connections_max) {
+        tables.count_refused(listener, |at| at.limited += 1);
+        return Err(Reason::LimitReached.into());
+    }
+    let (reverse, port) = match reserve::<F, T>(tables, backend, &segment) {
+        Ok(reserved) => reserved,
+        Err(reason) => return Err(refuse(tables, listener, reason)),
+    };
+    let forward = match flows::claim::<F, T>(tables, place) {
+        Ok(forward) => forward,
+        Err(refused) => {
+            reverse.give_back(tables);
+            return Err(refuse(tables, listener, refused.into()));
+        }
+    };
+    if let Some(load) = tables.backend_load(id) {
+        load.add(1);
+    }
+    tables.count_opened(id);
+    let (member, source) = (F::Addr::narrow(backend.addr), F::Addr::narrow(backend.source));
+    let addr_delta = checksum::fold(src.difference(&source) + dst.difference(&member));
+    let ports = checksum::difference(&sport, &port) + checksum::difference(&dport, &backend.port);
+    let full_delta = checksum::fold(u32::from(addr_delta) + ports);
+    let there = Nat {
+        src: source,
+        dst: member,
+        sport: port,
+        dport: backend.port,
+        addr_delta,
+        full_delta,
+        backend: id as u16,
+        mac: Mac::new(packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.src),
+        ifindex: ingress,
+        peer: reverse.index,
+    };
+    let back = Nat {
+        src: dst,
+        dst: src,
+        sport: dport,
+        dport: sport,
+        // What was added is taken away: in ones' complement, the complement.
+        addr_delta: !addr_delta,
+        full_delta: !full_delta,
+        peer: forward.index,
+        ..there
+    };
+    forward.publish(tables, &key, &there, State::FORWARD);
+    reverse.publish(tables, &F::words(&answer::<F>(backend, port, proto)), &back, 0);
+    Err(Miss::Goes(Stage::Known))
+}
+
+/// Takes back what was counted of a flow that found no room.
+#[inline(always)]
+fn refuse<T: Tables>(tables: &T, listener: u32, reason: Reason) -> Miss {
+    flows::uncount_listener(tables, listener);
+    tables.count_refused(listener, |at| at.exhausted += 1);
+    reason.into()
+}
+
+/// The tuple of a member's answers to our source port.
+#[inline(always)]
+fn answer<F: Family>(backend: &Backend, port: [u8; 2], proto: u8) -> Key<F::Addr> {
+    let (src, dst) = (F::Addr::narrow(backend.addr), F::Addr::narrow(backend.source));
+    Key { src, dst, sport: backend.port, dport: port, proto }
+}
+
+/// Reserves a source port: the entry of the member's answers is the reservation.
+#[inline(always)]
+fn reserve<'a, F: Family, T: Tables>(
+    tables: &'a T,
+    backend: &Backend,
+    segment: &Segment<F::Addr>,
+) -> Result<(Claimed<'a, F>, [u8; 2]), Reason> {
+    let client = segment.key.src.wide();
+    let mut free = None;
+    for attempt in 0..PORT_TRIES {
+        let port = select::source_port(tables.source_ports(), &client, segment.key.sport, attempt);
+        let key = F::words(&answer::<F>(backend, port, segment.key.proto));
+        let home = flows::home::<F, T>(tables, &key);
+        if let Err(place) = flows::find::<F, T>(tables, &key, home) {
+            free = Some((place, port));
+            break;
+        }
+    }
+    let (place, port) = free.ok_or(Reason::PortsExhausted)?;
+    Ok((flows::claim::<F, T>(tables, place)?, port))
+}
+
+/// Whether the transport checksum is the pseudo header's sum alone, which is what a virtual link
+/// carries when its sender leaves the rest to hardware. True for one right checksum in 65536 too.
+#[inline(always)]
+fn partial_checksum<A: Address>(packet: &Packet<'_>, ip: &Datagram<A>) -> bool {
+    let check = match ip.proto {
+        TCP => packet.at::<Tcp>(ip.transport).map(|tcp| tcp.check),
+        UDP => packet.at::<Udp>(ip.transport).map(|udp| udp.check),
+        _ => None,
+    };
+    let rest = u32::from(u16::from(ip.proto).to_be()) + u32::from((ip.length as u16).to_be());
+    check == Some(checksum::fold(ip.src.sum() + ip.dst.sum() + rest).to_ne_bytes())
+}

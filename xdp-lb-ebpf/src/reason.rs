@@ -1,0 +1,86 @@
+//! Why a frame was not forwarded: the index of its counter in `REASONS`.
+
+/// What becomes of a frame that is not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// On to the kernel, untouched.
+    Pass,
+    Drop,
+    /// The client is told at once: RST for TCP, ICMP unreachable for the rest.
+    Answer,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident => $fate:ident,)+) => {
+        /// Why a frame was not forwarded.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[doc = $doc])+ $name),+ }
+
+        impl Reason {
+            pub const ALL: &'static [Reason] = &[$(Reason::$name),+];
+
+            #[inline(always)]
+            pub const fn fate(self) -> Fate {
+                match self { $(Reason::$name => Fate::$fate),+ }
+            }
+
+            /// For people: the variant's name and its first sentence.
+            pub const fn text(self) -> (&'static str, &'static str) {
+                match self { $(Reason::$name => (stringify!($name), concat!($($doc),+))),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Neither IPv4 nor IPv6: ARP and whatever else.
+    NotIp => Pass,
+    /// VLAN-tagged: the kernel's VLAN interfaces take it.
+    Vlan => Pass,
+    /// Ends before its headers do.
+    Truncated => Pass,
+    /// The lengths in its headers contradict each other or the frame.
+    BadLength => Pass,
+    /// IPv4 with options.
+    IpOptions => Pass,
+    /// IPv6 with an extension header other than a fragment's.
+    ExtensionHeader => Pass,
+    /// Neither TCP, UDP, SCTP nor ICMP: VRRP and whatever else.
+    OtherProtocol => Pass,
+    /// ICMP that is no error about a flow of ours: echo, neighbour discovery.
+    Icmp => Pass,
+    /// No flow, and no listener at its address and port.
+    NoListener => Pass,
+    /// From a network the listener does not allow.
+    NetworkRefused => Drop,
+    /// Over the listener's connection limit.
+    LimitReached => Drop,
+    /// The listener has no usable member.
+    NoMember => Answer,
+    /// Every slot the flow may live in holds a live flow.
+    TableFull => Drop,
+    /// No free source port towards the member.
+    PortsExhausted => Drop,
+    /// RST or SYN+ACK of a connection that is not known.
+    NotAnOpening => Drop,
+    /// A later fragment of a datagram whose first has not been seen.
+    FragmentUnknown => Drop,
+    /// A fragment of SCTP: its checksum cannot be mended without the rest, and SCTP does not fragment.
+    SctpFragment => Drop,
+    /// TTL or hop limit used up.
+    HopLimit => Drop,
+    /// The next hop of the member is not known.
+    NoNextHop => Drop,
+    /// The interface to send through is gone.
+    EgressGone => Drop,
+    /// A program of the path is not in its place: the control program did not finish.
+    StageMissing => Drop,
+    /// Another CPU made or took the same entry this very moment.
+    Contended => Drop,
+    /// Counted, and forwarded all the same: its checksum is not complete yet (transmit checksum
+    /// offload on a virtual link), and the receiver will refuse it.
+    PartialChecksum => Pass,
+}
+
+pub const REASONS: u32 = Reason::ALL.len() as u32;

@@ -1,0 +1,96 @@
+//! Everything the path reads and writes besides the frame: the BPF maps, or memory in tests.
+
+use crate::Reason;
+use crate::abi::{
+    Backend, Fragment, FragmentKey, Listener, ListenerCounters, ListenerKey, NetworkKey, Sticky,
+    StickyKey,
+};
+use crate::cell::Word32;
+use crate::family::{Slot4, Slot6, V4, V6};
+use crate::{flows, sctp};
+
+/// A direction, as counters tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the client to the member.
+    In,
+    /// From the member to the client.
+    Out,
+}
+
+/// What was selected for the frame at hand, on its way from one stage to the next.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    pub backend: u32,
+    pub listener: u32,
+    pub connections_max: u32,
+}
+
+/// Methods return none where the index or key is unknown, and copies where user space may replace
+/// the entry at any time.
+pub trait Tables: Sized {
+    fn slot4(&self, index: u32) -> Option<&Slot4>;
+    fn slot6(&self, index: u32) -> Option<&Slot6>;
+    fn mask4(&self) -> u32;
+    fn mask6(&self) -> u32;
+    /// Seeds of the flow hash.
+    fn seeds(&self) -> [u64; 2];
+    /// First source port towards members and how many follow, host order; at least one.
+    fn source_ports(&self) -> (u16, u16);
+    /// Seconds since boot.
+    fn now_s(&self) -> u32;
+
+    /// The two loops of the flow table, [`flows::elsewhere`] and [`flows::vacancy`]. In the kernel they
+    /// are global functions, which the verifier walks once, and not again on every way that leads to
+    /// a call: walked inline, they alone exhaust its patience (8192 jumps, a million instructions).
+    fn elsewhere4(&self, key: &[u64; 2], home: u32, hop: u64) -> u32 {
+        flows::elsewhere::<V4, _>(self, key, home, hop)
+    }
+    fn elsewhere6(&self, key: &[u64; 5], home: u32, hop: u64) -> u32 {
+        flows::elsewhere::<V6, _>(self, key, home, hop)
+    }
+    fn vacancy4(&self, home: u32) -> u64 {
+        flows::vacancy::<V4, _>(self, home)
+    }
+    fn vacancy6(&self, home: u32) -> u64 {
+        flows::vacancy::<V6, _>(self, home)
+    }
+
+    /// [`sctp::shift`], a loop that is walked once for the same reason.
+    fn crc_shift(&self, change: u32, length: u32) -> u32 {
+        sctp::shift(change, length)
+    }
+
+    fn listener(&self, key: &ListenerKey) -> Option<Listener>;
+    fn allowed(&self, key: &NetworkKey) -> bool;
+    fn ring(&self, index: u32) -> Option<u32>;
+    fn backend(&self, id: u32) -> Option<&Backend>;
+    /// Where ROUND_ROBIN stands.
+    fn cursor(&self, listener: u32) -> Option<&Word32>;
+    /// Connections open.
+    fn listener_load(&self, listener: u32) -> Option<&Word32>;
+    fn backend_load(&self, backend: u32) -> Option<&Word32>;
+
+    /// Keeps a choice until this CPU takes it up again, for this same frame.
+    fn choose(&self, choice: Choice);
+    fn chosen(&self) -> Choice;
+
+    fn sticky(&self, key: &StickyKey) -> Option<Sticky>;
+    fn stick(&self, key: &StickyKey, value: &Sticky);
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
+    fn keep_fragment(&self, key: &FragmentKey, value: &Fragment);
+    /// An identification for a datagram's fragments that was not given out lately.
+    fn next_fragment_id(&self) -> u32;
+
+    /// Our own MAC on an interface.
+    fn port_mac(&self, ifindex: u32) -> Option<[u8; 6]>;
+
+    /// `bytes` from the IP header on, `payload` behind the transport header.
+    fn count(&self, backend: u32, way: Way, bytes: u32, payload: u32);
+    fn count_opened(&self, backend: u32);
+    fn count_closed(&self, backend: u32);
+    fn count_reason(&self, reason: Reason);
+    /// Lets `change` count one new flow that was not opened.
+    fn count_refused(&self, listener: u32, change: impl FnOnce(&mut ListenerCounters));
+}

@@ -1,0 +1,114 @@
+//! The XDP hook: a frame in, the path, a verdict out. One program for each stage of the path.
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use xdp_lb_ebpf::family::{V4, V6};
+use xdp_lb_ebpf::path::{self, Miss, Stage};
+use xdp_lb_ebpf::reason::Fate;
+use xdp_lb_ebpf::{Packet, Reason, Tables, answer, icmp};
+
+use crate::maps::{Maps, PORTS, STAGES};
+
+#[xdp]
+pub fn xdp_lb(ctx: XdpContext) -> u32 {
+    end(&ctx, path::known(&mut packet(&ctx), ingress(&ctx), &Maps))
+}
+
+#[xdp]
+pub fn xdp_lb_select4(ctx: XdpContext) -> u32 {
+    end(&ctx, path::choose::<V4, _>(&packet(&ctx), &Maps))
+}
+
+#[xdp]
+pub fn xdp_lb_select6(ctx: XdpContext) -> u32 {
+    end(&ctx, path::choose::<V6, _>(&packet(&ctx), &Maps))
+}
+
+#[xdp]
+pub fn xdp_lb_open4(ctx: XdpContext) -> u32 {
+    end(&ctx, path::open::<V4, _>(&packet(&ctx), ingress(&ctx), &Maps))
+}
+
+#[xdp]
+pub fn xdp_lb_open6(ctx: XdpContext) -> u32 {
+    end(&ctx, path::open::<V6, _>(&packet(&ctx), ingress(&ctx), &Maps))
+}
+
+#[xdp]
+pub fn xdp_lb_icmp4(ctx: XdpContext) -> u32 {
+    end(&ctx, icmp::error::<V4, _>(&mut packet(&ctx), &Maps).map_err(Miss::Over))
+}
+
+#[xdp]
+pub fn xdp_lb_icmp6(ctx: XdpContext) -> u32 {
+    end(&ctx, icmp::error::<V6, _>(&mut packet(&ctx), &Maps).map_err(Miss::Over))
+}
+
+#[xdp]
+pub fn xdp_lb_fragment(ctx: XdpContext) -> u32 {
+    end(&ctx, path::piece(&mut packet(&ctx), ingress(&ctx), &Maps))
+}
+
+/// The reason for the answer is counted already.
+#[xdp]
+pub fn xdp_lb_answer(ctx: XdpContext) -> u32 {
+    reply(&ctx).map_or(XDP_DROP, |()| XDP_TX)
+}
+
+#[inline(always)]
+fn ingress(ctx: &XdpContext) -> u32 {
+    ctx.ingress_ifindex() as u32
+}
+
+#[inline(always)]
+fn end(ctx: &XdpContext, end: Result<u32, Miss>) -> u32 {
+    let reason = match end {
+        Ok(egress) if egress == ingress(ctx) => return XDP_TX,
+        Ok(egress) => match PORTS.redirect(egress, 0) {
+            Ok(action) => return action,
+            Err(_) => Reason::EgressGone,
+        },
+        Err(Miss::Goes(stage)) => return go(ctx, stage),
+        Err(Miss::Over(reason)) => reason,
+    };
+    Maps.count_reason(reason);
+    match reason.fate() {
+        Fate::Pass => XDP_PASS,
+        Fate::Drop => XDP_DROP,
+        Fate::Answer => go(ctx, Stage::Answer),
+    }
+}
+
+#[inline(always)]
+fn go(ctx: &XdpContext, stage: Stage) -> u32 {
+    // SAFETY: nothing of this program is used after the call, which returns only if it failed.
+    unsafe { STAGES.tail_call(ctx, stage as u32) };
+    Maps.count_reason(Reason::StageMissing);
+    XDP_DROP
+}
+
+#[inline(always)]
+fn packet(ctx: &XdpContext) -> Packet<'_> {
+    // SAFETY: the bounds are the context's own, and each packet is gone before the frame is resized.
+    unsafe { Packet::from_bounds(ctx.data(), ctx.data_end()) }
+}
+
+/// Makes the frame its own answer; none where it cannot be one.
+#[inline(always)]
+fn reply(ctx: &XdpContext) -> Option<()> {
+    let old = packet(ctx);
+    let (shape, length) = (answer::shape(&old)?, old.len());
+    let tail = shape.length as i32 - (length + shape.grow) as i32;
+    // SAFETY: the context is the kernel's own; pointers into the frame are fetched anew below.
+    unsafe {
+        if bpf_xdp_adjust_tail(ctx.ctx, tail) != 0 {
+            return None;
+        }
+        if shape.grow != 0 && bpf_xdp_adjust_head(ctx.ctx, -(shape.grow as i32)) != 0 {
+            return None;
+        }
+    }
+    answer::write(&mut packet(ctx), shape)
+}
