@@ -52,7 +52,9 @@ pub struct Listener {
     pub restricted: u8,
     /// Leading bits of the client's address (of 128, IPv4 mapped) that persistence tells apart.
     pub sticky_bits: u8,
-    pub zero: [u8; 5],
+    pub zero: u8,
+    /// Seconds without a packet after which user space removes a flow.
+    pub idle_s: u32,
 }
 
 /// What `Listener::algorithm` says.

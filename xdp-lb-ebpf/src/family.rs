@@ -2,12 +2,12 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
 
-use crate::Tables;
 use crate::abi::{Flow4, Flow6, mapped};
 use crate::cell::{Word32, Word64};
 #[cfg(doc)]
 use crate::flows;
 use crate::headers::Mac;
+use crate::tables::Flows;
 
 /// The tuple of a flow as one direction sees it on the wire, addresses and ports in network order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,14 +75,14 @@ pub trait Family: Sized + 'static {
     const HEADER: usize;
     const VERSION: u8;
 
-    fn slot<T: Tables>(tables: &T, index: u32) -> Option<&Self::Slot>;
+    fn slot<T: Flows>(tables: &T, index: u32) -> Option<&Self::Slot>;
     /// Slots of the table less one; a power of two less one.
-    fn mask<T: Tables>(tables: &T) -> u32;
+    fn mask<T: Flows>(tables: &T) -> u32;
     fn words(key: &Key<Self::Addr>) -> Self::Words;
     /// [`flows::elsewhere`], as the tables call it.
-    fn elsewhere<T: Tables>(tables: &T, key: &Self::Words, home: u32, hop: u64) -> u32;
+    fn elsewhere<T: Flows>(tables: &T, key: &Self::Words, home: u32, hop: u64) -> u32;
     /// [`flows::vacancy`], as the tables call it.
-    fn vacancy<T: Tables>(tables: &T, home: u32) -> u64;
+    fn vacancy<T: Flows>(tables: &T, home: u32) -> u64;
 }
 
 pub trait Address:
@@ -282,11 +282,11 @@ macro_rules! family {
             const VERSION: u8 = $version;
 
             #[inline(always)]
-            fn slot<T: Tables>(tables: &T, index: u32) -> Option<&$slot> {
+            fn slot<T: Flows>(tables: &T, index: u32) -> Option<&$slot> {
                 tables.$at(index)
             }
             #[inline(always)]
-            fn mask<T: Tables>(tables: &T) -> u32 {
+            fn mask<T: Flows>(tables: &T) -> u32 {
                 tables.$mask()
             }
             #[inline(always)]
@@ -297,11 +297,11 @@ macro_rules! family {
                 words
             }
             #[inline(always)]
-            fn elsewhere<T: Tables>(tables: &T, key: &Self::Words, home: u32, hop: u64) -> u32 {
+            fn elsewhere<T: Flows>(tables: &T, key: &Self::Words, home: u32, hop: u64) -> u32 {
                 tables.$elsewhere(key, home, hop)
             }
             #[inline(always)]
-            fn vacancy<T: Tables>(tables: &T, home: u32) -> u64 {
+            fn vacancy<T: Flows>(tables: &T, home: u32) -> u64 {
                 tables.$vacancy(home)
             }
         }

@@ -18,8 +18,9 @@
 //! Two CPUs that insert the same key at once find each other by the home's hop word: `or` returns
 //! what stood there, and a bit that was not there when the key was looked for is a rival.
 
+use crate::Reason;
 use crate::family::{Family, Nat, Slot};
-use crate::{Reason, Tables};
+use crate::tables::Flows;
 
 /// Slots of a set. A set is 1 KiB of IPv4 flows: never two pages.
 const WAYS: u32 = 16;
@@ -110,7 +111,7 @@ pub struct Place {
 
 /// The home of a key.
 #[inline(always)]
-pub fn home<F: Family, T: Tables>(tables: &T, key: &F::Words) -> u32 {
+pub fn home<F: Family, T: Flows>(tables: &T, key: &F::Words) -> u32 {
     let [seed, odd] = tables.seeds();
     let mut hash = seed;
     for word in key.as_ref() {
@@ -150,7 +151,7 @@ fn number(home: u32, index: u32, mask: u32) -> Option<u32> {
 
 /// Looks a key up.
 #[inline(always)]
-pub fn find<'a, F: Family, T: Tables>(
+pub fn find<'a, F: Family, T: Flows>(
     tables: &'a T,
     key: &F::Words,
     home: u32,
@@ -180,7 +181,7 @@ pub const NOWHERE: u32 = u32::MAX;
 
 /// The slot, of those candidates of `home` that `hop` names, in which a key lives; else [`NOWHERE`].
 #[inline(always)]
-pub fn elsewhere<F: Family, T: Tables>(tables: &T, key: &F::Words, home: u32, mut hop: u64) -> u32 {
+pub fn elsewhere<F: Family, T: Flows>(tables: &T, key: &F::Words, home: u32, mut hop: u64) -> u32 {
     for _ in 0..CANDIDATES {
         if hop == 0 {
             break;
@@ -237,7 +238,7 @@ impl From<Refused> for Reason {
 
 /// Takes a slot for a key that was not found at `place`.
 #[inline(always)]
-pub fn claim<'a, F: Family, T: Tables>(
+pub fn claim<'a, F: Family, T: Flows>(
     tables: &'a T,
     place: Place,
 ) -> Result<Claimed<'a, F>, Refused> {
@@ -263,7 +264,7 @@ pub const NO_VACANCY: u64 = u64::MAX;
 /// The nearest empty slot, else the one most worth evicting, made busy: which candidate it is in the
 /// upper half, and the state it had in the lower; or [`NO_VACANCY`].
 #[inline(always)]
-pub fn vacancy<F: Family, T: Tables>(tables: &T, home: u32) -> u64 {
+pub fn vacancy<F: Family, T: Flows>(tables: &T, home: u32) -> u64 {
     let mask = F::mask(tables);
     let now_s = tables.now_s();
     let (mut best, mut worth) = (0, 0);
@@ -309,7 +310,7 @@ impl<'a, F: Family> Claimed<'a, F> {
     /// Shows the flow to readers, with `flags` of [`State`]. Whole, or not at all: the state is
     /// written last.
     #[inline(always)]
-    pub fn publish<T: Tables>(
+    pub fn publish<T: Flows>(
         self,
         tables: &T,
         key: &F::Words,
@@ -324,7 +325,7 @@ impl<'a, F: Family> Claimed<'a, F> {
     }
 
     #[inline(always)]
-    pub fn give_back<T: Tables>(self, tables: &T) {
+    pub fn give_back<T: Flows>(self, tables: &T) {
         if let Some(home) = F::slot(tables, self.home) {
             home.hop().and(!self.bit);
         }
@@ -335,7 +336,7 @@ impl<'a, F: Family> Claimed<'a, F> {
 /// Turns a live entry into a busy one of ours: its home forgets it, and its connection is no longer
 /// counted. False where someone was faster.
 #[inline(always)]
-fn take<F: Family, T: Tables>(tables: &T, index: u32, slot: &F::Slot, state: State) -> bool {
+fn take<F: Family, T: Flows>(tables: &T, index: u32, slot: &F::Slot, state: State) -> bool {
     if !slot.state().cas(state.0, state.busy().0) {
         return false;
     }
@@ -349,9 +350,18 @@ fn take<F: Family, T: Tables>(tables: &T, index: u32, slot: &F::Slot, state: Sta
     true
 }
 
+/// Empties a slot whose claimant has died. Whether its connection is still counted nobody knows.
+pub fn abandon<F: Family, T: Flows>(tables: &T, met: &Met<'_, F>) -> bool {
+    let home = home::<F, T>(tables, &met.slot.key());
+    if let (Some(at), Some(n)) = (F::slot(tables, home), number(home, met.index, F::mask(tables))) {
+        at.hop().and(!(1 << (n % CANDIDATES)));
+    }
+    met.slot.state().cas(met.state.0, met.state.empty().0)
+}
+
 /// Removes one entry. False where it has changed since `met`.
 #[inline(always)]
-pub fn remove<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>) -> bool {
+pub fn remove<F: Family, T: Flows>(tables: &T, met: &Met<'_, F>) -> bool {
     let taken = take::<F, T>(tables, met.index, met.slot, met.state);
     if taken {
         met.slot.state().store(met.state.empty().0);
@@ -361,7 +371,7 @@ pub fn remove<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>) -> bool {
 
 /// The other direction of the connection, while both are there.
 #[inline(always)]
-pub fn peer<'a, F: Family, T: Tables>(tables: &'a T, index: u32, peer: u32) -> Option<Met<'a, F>> {
+pub fn peer<'a, F: Family, T: Flows>(tables: &'a T, index: u32, peer: u32) -> Option<Met<'a, F>> {
     let slot = F::slot(tables, peer)?;
     let state = State(slot.state().load());
     (state.is_live() && slot.peer() == index).then_some(Met { index: peer, slot, state })
@@ -389,7 +399,7 @@ pub fn mark<F: Family>(met: &Met<'_, F>, flags: u32) -> Option<State> {
 
 /// Counts a connection more; false, and nothing counted, where that is over `max`.
 #[inline(always)]
-pub fn count_within<T: Tables>(tables: &T, listener: u32, max: u32) -> bool {
+pub fn count_within<T: Flows>(tables: &T, listener: u32, max: u32) -> bool {
     let Some(load) = tables.listener_load(listener) else {
         return false;
     };
@@ -402,7 +412,7 @@ pub fn count_within<T: Tables>(tables: &T, listener: u32, max: u32) -> bool {
 
 /// Takes back [`count_within`].
 #[inline(always)]
-pub fn uncount_listener<T: Tables>(tables: &T, listener: u32) {
+pub fn uncount_listener<T: Flows>(tables: &T, listener: u32) {
     if let Some(load) = tables.listener_load(listener) {
         load.add(1u32.wrapping_neg());
     }
@@ -410,19 +420,19 @@ pub fn uncount_listener<T: Tables>(tables: &T, listener: u32) {
 
 /// A connection of `backend` is over.
 #[inline(always)]
-pub fn uncount<T: Tables>(tables: &T, backend: u32) {
+pub fn uncount<T: Flows>(tables: &T, backend: u32) {
     if let Some(load) = tables.backend_load(backend) {
         load.add(1u32.wrapping_neg());
     }
-    if let Some(at) = tables.backend(backend) {
-        uncount_listener(tables, at.listener);
+    if let Some(listener) = tables.listener_of(backend) {
+        uncount_listener(tables, listener);
     }
     tables.count_closed(backend);
 }
 
 /// Where a key with this home would go, to be asked once it is known not to be there.
 #[inline(always)]
-pub fn place<F: Family, T: Tables>(tables: &T, home: u32) -> Place {
+pub fn place<F: Family, T: Flows>(tables: &T, home: u32) -> Place {
     let hop = F::slot(tables, home).map_or(0, |slot| slot.hop().load());
     Place { home, hop }
 }

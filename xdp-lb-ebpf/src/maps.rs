@@ -13,7 +13,7 @@ use xdp_lb_ebpf::family::{Slot4, Slot6, V4, V6};
 use xdp_lb_ebpf::limits::*;
 use xdp_lb_ebpf::path::STAGES as STAGES_COUNT;
 use xdp_lb_ebpf::reason::REASONS as REASONS_COUNT;
-use xdp_lb_ebpf::tables::{Choice, Way};
+use xdp_lb_ebpf::tables::{Choice, Flows, Way};
 use xdp_lb_ebpf::{Reason, Tables};
 use xdp_lb_ebpf::{flows, sctp};
 
@@ -96,128 +96,113 @@ fn words<'a, From, To>(value: *const From) -> &'a To {
     unsafe { &*value.cast() }
 }
 
-impl Tables for Maps {
-    #[inline(always)]
+impl Flows for Maps {
     fn slot4(&self, index: u32) -> Option<&Slot4> {
         FLOWS4.get_ptr(index).map(words)
     }
-    #[inline(always)]
     fn slot6(&self, index: u32) -> Option<&Slot6> {
         FLOWS6.get_ptr(index).map(words)
     }
-    #[inline(always)]
     fn mask4(&self) -> u32 {
         FLOWS4_MASK.load()
     }
-    #[inline(always)]
     fn mask6(&self) -> u32 {
         FLOWS6_MASK.load()
     }
-    #[inline(always)]
     fn seeds(&self) -> [u64; 2] {
         [HASH_SEED0.load(), HASH_SEED1.load()]
     }
-    #[inline(always)]
-    fn source_ports(&self) -> (u16, u16) {
-        (SNAT_LOW.load() as u16, SNAT_SPAN.load() as u16)
-    }
-    #[inline(always)]
     fn now_s(&self) -> u32 {
         CLOCK.get_ptr(0).map_or(0, |word| words::<u32, Word32>(word).load())
     }
-    #[inline(always)]
     fn elsewhere4(&self, key: &[u64; 2], home: u32, hop: u64) -> u32 {
         elsewhere4(key[0], key[1], home, hop)
     }
-    #[inline(always)]
     fn elsewhere6(&self, key: &[u64; 5], home: u32, hop: u64) -> u32 {
         elsewhere6(key, home, hop)
     }
-    #[inline(always)]
     fn vacancy4(&self, home: u32) -> u64 {
         vacancy4(home)
     }
-    #[inline(always)]
     fn vacancy6(&self, home: u32) -> u64 {
         vacancy6(home)
     }
+    fn listener_load(&self, listener: u32) -> Option<&Word32> {
+        LISTENER_LOAD.get_ptr(listener).map(words)
+    }
+    fn backend_load(&self, backend: u32) -> Option<&Word32> {
+        BACKEND_LOAD.get_ptr(backend).map(words)
+    }
+    fn count_closed(&self, backend: u32) {
+        if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend) {
+            // SAFETY: as in `count`.
+            unsafe { (*counters).closed += 1 };
+        }
+    }
     #[inline(always)]
+    fn listener_of(&self, backend: u32) -> Option<u32> {
+        BACKENDS.get(backend).map(|at| at.listener)
+    }
+}
+
+impl Tables for Maps {
+    fn source_ports(&self) -> (u16, u16) {
+        (SNAT_LOW.load() as u16, SNAT_SPAN.load() as u16)
+    }
     fn crc_shift(&self, change: u32, length: u32) -> u32 {
         crc_shift(change, length)
     }
-    #[inline(always)]
     fn listener(&self, key: &ListenerKey) -> Option<Listener> {
         // SAFETY: copied out at once. An entry replaced meanwhile is freed after this program ends,
         // and an update in place of a hash map is a new element (kernel hashtab.c).
         unsafe { LISTENERS.get(key) }.copied()
     }
-    #[inline(always)]
     fn allowed(&self, key: &NetworkKey) -> bool {
         NETWORKS.get(&Prefixed::new(size_of::<NetworkKey>() as u32 * 8, *key)).is_some()
     }
-    #[inline(always)]
     fn ring(&self, index: u32) -> Option<u32> {
         RING.get(index).copied()
     }
-    #[inline(always)]
     fn backend(&self, id: u32) -> Option<&Backend> {
         BACKENDS.get(id)
     }
-    #[inline(always)]
     fn cursor(&self, listener: u32) -> Option<&Word32> {
         CURSORS.get_ptr(listener).map(words)
     }
-    #[inline(always)]
-    fn listener_load(&self, listener: u32) -> Option<&Word32> {
-        LISTENER_LOAD.get_ptr(listener).map(words)
-    }
-    #[inline(always)]
-    fn backend_load(&self, backend: u32) -> Option<&Word32> {
-        BACKEND_LOAD.get_ptr(backend).map(words)
-    }
-    #[inline(always)]
     fn choose(&self, choice: Choice) {
         if let Some(at) = CHOICE.get_ptr_mut(0) {
             // SAFETY: this CPU's own copy.
             unsafe { *at = choice };
         }
     }
-    #[inline(always)]
     fn chosen(&self) -> Choice {
         CHOICE.get(0).copied().unwrap_or_default()
     }
-    #[inline(always)]
     fn sticky(&self, key: &StickyKey) -> Option<Sticky> {
         // SAFETY: copied out at once; an LRU element reused meanwhile may give a member of another
         // client, which is usable all the same.
         unsafe { STICKY.get(key) }.copied()
     }
-    #[inline(always)]
     fn stick(&self, key: &StickyKey, value: &Sticky) {
         // Fails only when every CPU's free list is empty: the client is then not remembered.
         let _ = STICKY.insert(key, value, 0);
     }
-    #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
         // SAFETY: copied out at once; see `sticky`. Reuse within that time takes 8192 datagrams.
         unsafe { FRAGMENTS.get(key) }.copied()
     }
-    #[inline(always)]
     fn keep_fragment(&self, key: &FragmentKey, value: &Fragment) {
         // On failure the later fragments are dropped, and counted as such.
         let _ = FRAGMENTS.insert(key, value, 0);
     }
-    #[inline(always)]
     fn next_fragment_id(&self) -> u32 {
         FRAGMENT_ID.get_ptr(0).map_or(0, |word| words::<u32, Word32>(word).add(1))
     }
-    #[inline(always)]
     fn port_mac(&self, ifindex: u32) -> Option<[u8; 6]> {
         // SAFETY: copied out at once.
         let [a, b, c, d, e, f, _, _] = *unsafe { PORT_MACS.get(ifindex) }?;
         Some([a, b, c, d, e, f])
     }
-    #[inline(always)]
     fn count(&self, backend: u32, way: Way, bytes: u32, payload: u32) {
         let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend) else {
             return;
@@ -229,28 +214,18 @@ impl Tables for Maps {
         traffic.bytes += u64::from(bytes);
         traffic.payload += u64::from(payload);
     }
-    #[inline(always)]
     fn count_opened(&self, backend: u32) {
         if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend) {
             // SAFETY: as in `count`.
             unsafe { (*counters).opened += 1 };
         }
     }
-    #[inline(always)]
-    fn count_closed(&self, backend: u32) {
-        if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend) {
-            // SAFETY: as in `count`.
-            unsafe { (*counters).closed += 1 };
-        }
-    }
-    #[inline(always)]
     fn count_reason(&self, reason: Reason) {
         if let Some(counter) = REASONS.get_ptr_mut(reason as u32) {
             // SAFETY: as in `count`.
             unsafe { *counter += 1 };
         }
     }
-    #[inline(always)]
     fn count_refused(&self, listener: u32, change: impl FnOnce(&mut ListenerCounters)) {
         if let Some(counters) = LISTENER_COUNTERS.get_ptr_mut(listener) {
             // SAFETY: as in `count`.

@@ -10,7 +10,7 @@ use crate::abi::{
 };
 use crate::cell::Word32;
 use crate::family::{Slot4, Slot6};
-use crate::tables::{Choice, Way};
+use crate::tables::{Choice, Flows, Way};
 use crate::{Reason, Tables};
 
 /// Tables that are filled by hand. Everything the path writes is shared between threads.
@@ -81,7 +81,7 @@ impl Memory {
     }
 }
 
-impl Tables for Memory {
+impl Flows for Memory {
     fn slot4(&self, index: u32) -> Option<&Slot4> {
         self.flows4.get(index as usize)
     }
@@ -97,11 +97,26 @@ impl Tables for Memory {
     fn seeds(&self) -> [u64; 2] {
         self.seeds
     }
-    fn source_ports(&self) -> (u16, u16) {
-        self.source_ports
-    }
     fn now_s(&self) -> u32 {
         self.now_s.load()
+    }
+    fn listener_load(&self, listener: u32) -> Option<&Word32> {
+        self.listener_loads.get(listener as usize)
+    }
+    fn backend_load(&self, backend: u32) -> Option<&Word32> {
+        self.backend_loads.get(backend as usize)
+    }
+    fn count_closed(&self, backend: u32) {
+        self.counters(|counters| counters.backends.entry(backend).or_default().closed += 1);
+    }
+    fn listener_of(&self, backend: u32) -> Option<u32> {
+        Some(self.backends.get(backend as usize)?.listener)
+    }
+}
+
+impl Tables for Memory {
+    fn source_ports(&self) -> (u16, u16) {
+        self.source_ports
     }
     fn listener(&self, key: &ListenerKey) -> Option<Listener> {
         self.listeners.get(key).copied()
@@ -121,12 +136,6 @@ impl Tables for Memory {
     }
     fn cursor(&self, listener: u32) -> Option<&Word32> {
         self.cursors.get(listener as usize)
-    }
-    fn listener_load(&self, listener: u32) -> Option<&Word32> {
-        self.listener_loads.get(listener as usize)
-    }
-    fn backend_load(&self, backend: u32) -> Option<&Word32> {
-        self.backend_loads.get(backend as usize)
     }
     fn choose(&self, choice: Choice) {
         CHOICE.set(choice);
@@ -163,9 +172,6 @@ impl Tables for Memory {
     }
     fn count_opened(&self, backend: u32) {
         self.counters(|counters| counters.backends.entry(backend).or_default().opened += 1);
-    }
-    fn count_closed(&self, backend: u32) {
-        self.counters(|counters| counters.backends.entry(backend).or_default().closed += 1);
     }
     fn count_reason(&self, reason: Reason) {
         self.counters(|counters| *counters.reasons.entry(reason).or_default() += 1);

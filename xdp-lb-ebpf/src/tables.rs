@@ -27,17 +27,15 @@ pub struct Choice {
     pub connections_max: u32,
 }
 
-/// Methods return none where the index or key is unknown, and copies where user space may replace
-/// the entry at any time.
-pub trait Tables: Sized {
+/// The flow table, and what is counted with it: by the path, and by user space, which removes flows
+/// that have expired.
+pub trait Flows: Sized {
     fn slot4(&self, index: u32) -> Option<&Slot4>;
     fn slot6(&self, index: u32) -> Option<&Slot6>;
     fn mask4(&self) -> u32;
     fn mask6(&self) -> u32;
     /// Seeds of the flow hash.
     fn seeds(&self) -> [u64; 2];
-    /// First source port towards members and how many follow, host order; at least one.
-    fn source_ports(&self) -> (u16, u16);
     /// Seconds since boot.
     fn now_s(&self) -> u32;
 
@@ -57,6 +55,19 @@ pub trait Tables: Sized {
         flows::vacancy::<V6, _>(self, home)
     }
 
+    /// Connections open.
+    fn listener_load(&self, listener: u32) -> Option<&Word32>;
+    fn backend_load(&self, backend: u32) -> Option<&Word32>;
+    /// The listener a backend belongs to.
+    fn listener_of(&self, backend: u32) -> Option<u32>;
+    fn count_closed(&self, backend: u32);
+}
+
+/// Methods return none where the index or key is unknown, and copies where user space may replace
+/// the entry at any time.
+pub trait Tables: Flows {
+    /// First source port towards members and how many follow, host order; at least one.
+    fn source_ports(&self) -> (u16, u16);
     /// [`sctp::shift`], a loop that is walked once for the same reason.
     fn crc_shift(&self, change: u32, length: u32) -> u32 {
         sctp::shift(change, length)
@@ -68,9 +79,6 @@ pub trait Tables: Sized {
     fn backend(&self, id: u32) -> Option<&Backend>;
     /// Where ROUND_ROBIN stands.
     fn cursor(&self, listener: u32) -> Option<&Word32>;
-    /// Connections open.
-    fn listener_load(&self, listener: u32) -> Option<&Word32>;
-    fn backend_load(&self, backend: u32) -> Option<&Word32>;
 
     /// Keeps a choice until this CPU takes it up again, for this same frame.
     fn choose(&self, choice: Choice);
@@ -89,7 +97,6 @@ pub trait Tables: Sized {
     /// `bytes` from the IP header on, `payload` behind the transport header.
     fn count(&self, backend: u32, way: Way, bytes: u32, payload: u32);
     fn count_opened(&self, backend: u32);
-    fn count_closed(&self, backend: u32);
     fn count_reason(&self, reason: Reason);
     /// Lets `change` count one new flow that was not opened.
     fn count_refused(&self, listener: u32, change: impl FnOnce(&mut ListenerCounters));

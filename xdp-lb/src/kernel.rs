@@ -9,6 +9,7 @@ mod mapped;
 mod maps;
 mod pins;
 mod program;
+mod table;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

@@ -12,4 +12,5 @@ pub mod plan;
 pub mod record;
 pub mod ring;
 pub mod run;
+pub mod sweep;
 pub mod tables;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_api::{Desired, Name};
 use nix::time::{ClockId, clock_gettime};
@@ -24,6 +24,7 @@ use crate::moved::Moved;
 use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
 use crate::plan::{Change, plan};
 use crate::record::Record;
+use crate::sweep::Sweep;
 use crate::tables::{self, Hop, Tables, World, compile};
 use ports::Ports;
 
@@ -124,6 +125,7 @@ struct Daemon {
     /// Neighbours the kernel was asked to know.
     asked: BTreeSet<NextHop>,
     ticks: u32,
+    sweep: Sweep,
     /// What went to backends that are no more, by listener number.
     departed: BTreeMap<u32, Moved>,
     record: Record,
@@ -171,6 +173,7 @@ impl Daemon {
             actual: Some(actual),
             asked: BTreeSet::new(),
             ticks: 0,
+            sweep: Sweep::default(),
             departed,
             record,
             refused: None,
@@ -230,6 +233,7 @@ impl Daemon {
     async fn tick(&mut self, watch: &Watch) -> Result<(), Error> {
         self.kernel.maps.set_clock(now_s());
         self.ticks = self.ticks.wrapping_add(1);
+        self.sweep();
         if self.leavers_are_idle() || self.actual.is_none() {
             self.try_reconcile();
         }
@@ -239,6 +243,15 @@ impl Daemon {
             self.look(watch).await?;
         }
         Ok(())
+    }
+
+    fn sweep(&mut self) {
+        let listeners = self.actual.iter().flat_map(|tables| tables.listeners.values());
+        let idle_s: BTreeMap<u32, u32> =
+            listeners.map(|listener| (listener.id, listener.idle_s)).collect();
+        let started = Instant::now();
+        self.sweep.slice(&self.kernel.maps, &|listener| idle_s.get(&listener).copied());
+        debug!(took = ?started.elapsed(), "swept");
     }
 
     fn try_reconcile(&mut self) {
@@ -329,10 +342,10 @@ impl Daemon {
         self.desired.listeners.iter().flat_map(|listener| listener.vips.iter().copied()).collect()
     }
 
-    /// Whether connections of a backend are open.
+    /// Whether a flow still names a backend.
     fn busy(&self, id: u32) -> bool {
         let load = self.kernel.maps.backend_load.get(id as usize);
-        load.is_some_and(|load| load.0.load() > 0)
+        load.is_some_and(|load| load.0.load() > 0) || self.sweep.may_name(id)
     }
 
     /// Whether a backend that left the document could be freed.

@@ -157,7 +157,9 @@ impl Side<'_> {
 
     /// Its value in the map, pointing to no ring.
     fn value(&self) -> abi::Listener {
-        let Listener { id, port, protocol, connection_limit, allowed_networks, .. } = self.listener;
+        let Listener {
+            id, port, protocol, connection_limit, allowed_networks, idle_timeout_s, ..
+        } = self.listener;
         let seed = [id.as_bytes(), &port.to_be_bytes(), &[number(*protocol)]].concat();
         let persistence = self.pool.and_then(|pool| pool.persistence);
         abi::Listener {
@@ -171,6 +173,7 @@ impl Side<'_> {
             seed: (ring::stable_hash(&seed) >> 32) as u32,
             algorithm: self.pool.map_or(0, |pool| algorithm(pool.algorithm) as u8),
             restricted: u8::from(!allowed_networks.is_empty()),
+            idle_s: *idle_timeout_s,
             ..abi::Listener::new_zeroed()
         }
     }
@@ -368,6 +371,7 @@ mod tests {
             algorithm: abi::Algorithm::RoundRobin as u8,
             restricted: 1,
             sticky_bits: 96 + 24,
+            idle_s: v4.idle_s,
             ..abi::Listener::new_zeroed()
         };
         assert_eq!(v4, want);
