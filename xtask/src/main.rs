@@ -1,5 +1,6 @@
 //! The workshop: what is done to the project, one file per task.
 
+mod bench;
 mod build_ebpf;
 mod ci;
 mod compiler;
@@ -22,6 +23,8 @@ enum Task {
     Setup(setup::Options),
     /// Build all and run the tests: host, kernel and network namespaces
     Test(test::Options),
+    /// Measure what a packet costs, and compare with HAProxy and nftables; --help tells more
+    Bench(bench::Options),
     /// Check format, lints and documentation, then test
     Ci(ci::Options),
 }
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf(options) => build_ebpf::run(&options),
         Task::Setup(options) => setup::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Ci(options) => ci::run(&options),
     };
     match done {
