@@ -3,24 +3,32 @@
 //! A sum is of 16-bit words as they lie in memory, whatever the byte order of the machine: ones'
 //! complement sums do not mind (RFC 1071, section 2B), so nothing is swapped.
 
-/// Sum of the 16-bit words of `bytes`, not folded. `N` is even and at most 64.
+/// Most that [`sum`] returns: three words, whatever was added up to them.
+const SUM_MAX: u32 = 3 * 0xffff;
+
+/// Sum of the 16-bit words of `bytes`, folded as far as 18 bits. `N` is even.
+///
+/// By 32 bits at a time: 2^16 is 1 in ones' complement, so a word twice as wide adds as much.
 #[inline(always)]
 pub fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
-    const { assert!(N % 2 == 0 && N <= 64) };
-    let mut sum = 0;
+    const { assert!(N % 2 == 0 && N <= 1 << 16) };
+    let mut sum = 0u64;
     let mut at = 0;
-    while at + 1 < N {
-        sum += u32::from(u16::from_ne_bytes([bytes[at], bytes[at + 1]]));
-        at += 2;
+    while at + 3 < N {
+        sum += u64::from(u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+        at += 4;
     }
-    sum
+    if at + 1 < N {
+        sum += u64::from(u16::from_ne_bytes([bytes[at], bytes[at + 1]]));
+    }
+    (sum as u32 & 0xffff) + (sum as u32 >> 16) + (sum >> 32) as u32
 }
 
-/// The same less what it was: what replacing `old` by `new` adds.
+/// The same less what it was: what replacing `old` by `new` adds. Below 2^19.
 #[inline(always)]
 pub fn difference<const N: usize>(old: &[u8; N], new: &[u8; N]) -> u32 {
-    // A word's negative in ones' complement is its complement.
-    sum(new) + (N as u32 / 2 * 0xffff - sum(old))
+    // Multiples of 0xffff are zero in ones' complement.
+    sum(new) + (SUM_MAX - sum(old))
 }
 
 /// A sum of up to 2^32 folded into 16 bits.

@@ -130,6 +130,9 @@ pub fn error<F: Icmp, T: Tables>(packet: &mut Packet<'_>, tables: &T) -> Result<
     let Ok(met) = flows::find::<F, T>(tables, &key, home) else {
         return Err(Reason::Icmp);
     };
+    // Read again rather than kept over the look-up: 32 bytes less of stack, which with those of the
+    // function that is called must stay below 512.
+    let ip = F::datagram(packet)?;
     let nat = met.slot.nat();
     if !met.state.same_flow(State(met.slot.state().load())) {
         return Err(Reason::Contended);

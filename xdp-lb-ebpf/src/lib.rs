@@ -9,6 +9,7 @@
 
 pub mod abi;
 pub mod answer;
+pub mod bench;
 pub mod cell;
 pub mod checksum;
 pub mod family;
