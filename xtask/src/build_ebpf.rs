@@ -1,4 +1,4 @@
-//! The XDP program, built into `target/bpf/xdp-lb.bpf.o`.
+//! The XDP program, built into `target/bpf/xdp-lb.bpf.o`, and the driver of its bench beside it.
 
 use std::{env, ffi::OsString, fs, os::unix, path::Path};
 
@@ -12,6 +12,10 @@ use crate::{
 
 /// Little endian, as every machine this runs on.
 const TARGET: &str = "bpfel-unknown-none";
+
+/// What cargo calls them, and the objects they become.
+const PROGRAMS: [(&str, &str); 2] =
+    [("xdp-lb-program", "xdp-lb.bpf.o"), ("bench-driver", "bench-driver.bpf.o")];
 
 #[derive(Args, Default)]
 pub struct Options {
@@ -37,7 +41,7 @@ pub fn run(options: &Options) -> Result<()> {
     let llvm = llvm_folder(&compiler, &folder)?;
     let mut cargo = compiler.cargo();
     cargo
-        .args(["build", "--package=xdp-lb-ebpf", "--bin=xdp-lb-program", "--release"])
+        .args(["build", "--package=xdp-lb-ebpf", "--bins", "--release"])
         .args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"])
         .arg(&folder)
         .env("CARGO_ENCODED_RUSTFLAGS", flags(&linker))
@@ -47,11 +51,13 @@ pub fn run(options: &Options) -> Result<()> {
     }
     process::run(&mut cargo)?;
 
-    let built = folder.join(TARGET).join("release/xdp-lb-program");
-    let object = folder.join("xdp-lb.bpf.o");
-    let differs = replace(&built, &object)?;
-    let told = if differs { "is new" } else { "is as it was" };
-    process::step(format!("{} {told}", object.display()));
+    for (name, object) in PROGRAMS {
+        let built = folder.join(TARGET).join("release").join(name);
+        let object = folder.join(object);
+        let differs = replace(&built, &object)?;
+        let told = if differs { "is new" } else { "is as it was" };
+        process::step(format!("{} {told}", object.display()));
+    }
     Ok(())
 }
 
