@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use agent_api::{Desired, Name};
 use nix::time::{ClockId, clock_gettime};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
@@ -80,9 +81,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
 
     let mut daemon = Daemon::start(options, desired)?;
     daemon.look(&watch).await?;
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        warn!("systemd: {error}");
-    }
+    tell_systemd(&[NotifyState::Ready]);
     info!(name = %daemon.desired.name, "running");
 
     loop {
@@ -103,6 +102,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     info!("stopping; the program, its links and its maps stay");
     Ok(())
+}
+
+/// Does nothing where systemd, or whoever stands in for it, does not want to be told.
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!("systemd: {error}");
+    }
 }
 
 fn read(file: &Path) -> Result<Desired, Error> {
@@ -180,8 +186,19 @@ impl Daemon {
         })
     }
 
-    /// Reads the document again. One that is not good changes nothing.
+    /// Reads the document again, as a service of type `notify-reload` does: systemd hears when the
+    /// maps are what it asks for.
     fn reload(&mut self) {
+        let since = NotifyState::monotonic_usec_now().ok();
+        tell_systemd(
+            &[Some(NotifyState::Reloading), since].into_iter().flatten().collect::<Vec<_>>(),
+        );
+        self.take_document();
+        tell_systemd(&[NotifyState::Ready]);
+    }
+
+    /// A document that is not good changes nothing.
+    fn take_document(&mut self) {
         let name = self.desired.name.clone();
         let read = read(&self.options.file).and_then(|desired| {
             if desired.name == name {
