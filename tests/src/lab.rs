@@ -14,11 +14,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::unistd::Uid;
 
 pub use netns::{Netns, Process};
-use plan::{BRIDGE, MEMBERS_MAX, MTU, Node, Plan, SWITCH, VIP, VIP_NET, Wire};
+use plan::{Address, BRIDGE, End, MEMBERS_MAX, MTU, Node, Plan, SWITCH, VIP, VIP_NET, Wire};
 
 /// Every name of a lab is this, the pid of its process, `n`, its number, `-` and the host's name.
 const PREFIX: &str = "xl";
@@ -51,6 +52,15 @@ const SWITCH_SYSCTLS: [(&str, &str); 2] =
 pub enum Family {
     V4,
     V6,
+}
+
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+impl Family {
+    /// Where a client's socket that may go anywhere is bound.
+    pub fn any(self) -> SocketAddr {
+        addr(self, Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, 0)
+    }
 }
 
 /// What the kernel may leave to a device that does not exist.
@@ -146,7 +156,7 @@ pub struct Lab {
     pub switch: Netns,
     options: LabOptions,
     /// The programs opposite the amphora's interfaces; closing them detaches.
-    passes: Vec<OwnedFd>,
+    passes: Mutex<Vec<OwnedFd>>,
     names: Names,
 }
 
@@ -166,7 +176,7 @@ impl Lab {
         let switch = Netns::open(names.of(SWITCH))?;
         set(&switch, &SWITCH_SYSCTLS)?;
         let host = |node: &Node| make_host(node, &names);
-        let mut lab = Self {
+        let lab = Self {
             client: host(&plan.client)?,
             router: host(&plan.router)?,
             amphora: host(&plan.amphora)?,
@@ -176,7 +186,7 @@ impl Lab {
             routed_member: plan.routed_member.as_ref().map(host).transpose()?,
             switch,
             options,
-            passes: Vec::new(),
+            passes: Mutex::default(),
             names,
         };
         make_wires(&plan, &lab.names)?;
@@ -184,9 +194,7 @@ impl Lab {
         for (host, node) in lab.hosts().zip(plan.nodes()) {
             plug_in_host(&host.netns, node, &plan, &lab.options)?;
         }
-        if lab.options.offloads == Offloads::Fixed {
-            lab.passes = lab.pass_opposite_amphora(&plan)?;
-        }
+        lab.pass_opposite(plan.ends_of(&lab.amphora.name))?;
         for netns in lab.hosts().map(|host| &host.netns).chain([&lab.switch]) {
             ready::wait(netns)?;
         }
@@ -219,14 +227,48 @@ impl Lab {
         picture::draw(&plan::plan(&self.options), &self.options, self.prefix())
     }
 
-    fn pass_opposite_amphora(&self, plan: &Plan) -> Result<Vec<OwnedFd>, LabError> {
-        let mut passes = Vec::new();
-        for (_, end) in plan.ends_of(&self.amphora.name) {
+    /// Pulls the wire out of `eth1` of the amphora: the interface is no more, nor are its routes.
+    pub fn unplug_amphora(&self) -> Result<(), LabError> {
+        self.amphora.netns.ip(&["link delete eth1".to_owned()])
+    }
+
+    /// Puts it in again, as if it were the same: its MAC, its addresses, its routes.
+    pub fn plug_in_amphora(&self, mac: &str) -> Result<(), LabError> {
+        let plan = plan::plan(&self.options);
+        let node = &plan.amphora;
+        let wires = plan
+            .wires
+            .iter()
+            .filter(|[end, _]| (&end.host[..], &end.dev[..]) == (&node.name, "eth1"));
+        let only = Plan { wires: wires.cloned().collect(), ..plan.clone() };
+        make_wires(&only, &self.names)?;
+        self.amphora.netns.ip(&[format!("link set eth1 address {mac}")])?;
+        set_offloads(&self.switch, SWITCH, &only, &self.options)?;
+        set_offloads(&self.amphora.netns, &node.name, &only, &self.options)?;
+        let port = format!("link set {} up master {BRIDGE}", node.name);
+        self.switch.ip(&[port])?;
+        let addresses = node.addresses.iter().filter(|address| address.dev == "eth1");
+        let lines = addresses.flat_map(Address::lines).chain(["link set eth1 up".to_owned()]);
+        self.amphora.netns.ip(&lines.chain(node.routes.clone()).collect::<Vec<_>>())?;
+        self.pass_opposite(only.ends_of(&node.name))?;
+        [&self.amphora.netns, &self.switch].into_iter().try_for_each(ready::wait)
+    }
+
+    /// Lets the amphora send by `XDP_TX` where its ends lead.
+    fn pass_opposite<'a>(
+        &self,
+        ends: impl Iterator<Item = (&'a End, &'a End)>,
+    ) -> Result<(), LabError> {
+        if self.options.offloads == Offloads::AsMade {
+            return Ok(());
+        }
+        for (_, end) in ends {
             let host = self.hosts().find(|host| host.name == end.host);
             let netns = host.map_or(&self.switch, |host| &host.netns);
-            passes.push(netns.enter(|| pass::attach(&end.dev)).map_err(LabError::Pass)?);
+            let pass = netns.enter(|| pass::attach(&end.dev)).map_err(LabError::Pass)?;
+            self.passes.lock().unwrap_or_else(PoisonError::into_inner).push(pass);
         }
-        Ok(passes)
+        Ok(())
     }
 }
 
@@ -266,8 +308,13 @@ impl Drop for Names {
 /// Removes the labs of processes that are no more.
 fn sweep() -> Result<(), LabError> {
     let mut names = netns::names(PREFIX);
-    names.retain(|name| pid(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()));
+    names.retain(|name| is_abandoned(name));
     netns::remove(&names)
+}
+
+/// Whether `name` begins as the names of a lab do whose process is no more.
+pub fn is_abandoned(name: &str) -> bool {
+    pid(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// The process that a namespace of this name belongs to, if it is of a lab.

@@ -1,5 +1,6 @@
 //! The proof: tables of frames, and real traffic in namespaces.
 
+pub mod balancer;
 pub mod clients;
 mod http;
 pub mod lab;
