@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::http::{Head, malformed};
 use crate::lab::Host;
@@ -241,12 +241,16 @@ pub(crate) fn check_payload(mut from: impl Read, length: u64) -> io::Result<Opti
 fn serve_udp(socket: &UdpSocket, name: &str, stop: &Stop) {
     let mut datagram = vec![0; DATAGRAM_MAX];
     loop {
-        let received = socket.recv_from(&mut datagram);
+        // Not `recv_from`: the standard library panics where a shutdown wakes it without a sender.
+        let sender = SockRef::from(socket).peek_sender();
         if stop.now.load(Ordering::SeqCst) {
             return;
         }
         // An error here is the report of an earlier answer that found nobody.
-        let Ok((length, from)) = received else {
+        let Some(from) = sender.ok().and_then(|sender| sender.as_socket()) else {
+            continue;
+        };
+        let Ok(length) = socket.recv(&mut datagram) else {
             continue;
         };
         let _ = socket.send_to(&named(name, &datagram[..length]), from);
