@@ -400,15 +400,17 @@ pub fn open<F: Routed, T: Tables>(
         tables.count_refused(listener, |at| at.limited += 1);
         return Err(Reason::LimitReached.into());
     }
-    let (reverse, port) = match reserve::<F, T>(tables, backend, &segment) {
-        Ok(reserved) => reserved,
-        Err(reason) => return Err(refuse(tables, listener, reason)),
-    };
     let forward = match flows::claim::<F, T>(tables, place) {
         Ok(forward) => forward,
-        Err(refused) => {
-            reverse.give_back(tables);
-            return Err(refuse(tables, listener, refused.into()));
+        Err(refused) => return Err(refuse(tables, listener, refused.into())),
+    };
+    // Looks for its place after the claim above: where both directions have one home, it knows that
+    // the other is no rival.
+    let (reverse, port) = match reserve::<F, T>(tables, backend, &segment) {
+        Ok(reserved) => reserved,
+        Err(reason) => {
+            forward.give_back(tables);
+            return Err(refuse(tables, listener, reason));
         }
     };
     if let Some(load) = tables.backend_load(id) {
