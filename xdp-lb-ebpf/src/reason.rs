@@ -64,8 +64,8 @@ reasons! {
     PortsExhausted => Drop,
     /// RST or SYN+ACK of a connection that is not known.
     NotAnOpening => Drop,
-    /// A later fragment of a datagram whose first has not been seen.
-    FragmentUnknown => Drop,
+    /// A later fragment of a datagram whose first was not ours, or has not been seen.
+    FragmentUnknown => Pass,
     /// A fragment of SCTP: its checksum cannot be mended without the rest, and SCTP does not fragment.
     SctpFragment => Drop,
     /// TTL or hop limit used up.
