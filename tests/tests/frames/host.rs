@@ -1,0 +1,83 @@
+//! The path on the host, behind the same shell as the XDP hook's.
+
+use xdp_lb_ebpf::abi::{Backend, Listener, ListenerKey, NetworkKey};
+use xdp_lb_ebpf::memory::Memory;
+use xdp_lb_ebpf::reason::Fate;
+use xdp_lb_ebpf::{Packet, Reason, Tables, answer, path};
+
+use super::frames::frame::Mac;
+use super::frames::world::{FLOWS, Machine, Outcome, SEEDS, SERVICES, SOURCE_PORTS, Verdict};
+
+pub struct Host(pub Memory);
+
+impl Host {
+    pub fn new() -> Self {
+        let mut host = Self(Memory::new(FLOWS, FLOWS, SERVICES.len(), SERVICES.len() * 8));
+        host.clear();
+        host
+    }
+
+    /// As `end` of the program does.
+    fn end(&self, by: u32, frame: &mut Vec<u8>) -> Verdict {
+        let reason = match path::frame(&mut Packet::new(frame), by, &self.0) {
+            Ok(egress) if egress == by => return Verdict::Tx,
+            Ok(egress) if self.0.port_macs.contains_key(&egress) => {
+                return Verdict::Redirect(egress);
+            }
+            Ok(_) => Reason::EgressGone,
+            Err(reason) => reason,
+        };
+        self.0.count_reason(reason);
+        match reason.fate() {
+            Fate::Pass => Verdict::Pass,
+            Fate::Drop => Verdict::Drop,
+            Fate::Answer => reply(frame).map_or(Verdict::Drop, |()| Verdict::Tx),
+        }
+    }
+}
+
+fn reply(frame: &mut Vec<u8>) -> Option<()> {
+    let shape = answer::shape(&Packet::new(frame))?;
+    frame.resize((shape.length - shape.grow) as usize, 0);
+    frame.splice(..0, vec![0; shape.grow as usize]);
+    answer::write(&mut Packet::new(frame), shape)
+}
+
+impl Machine for Host {
+    fn clear(&mut self) {
+        self.0 = Memory::new(FLOWS, FLOWS, SERVICES.len(), SERVICES.len() * 8);
+        (self.0.seeds, self.0.source_ports) = (SEEDS, SOURCE_PORTS);
+        self.0.ring = vec![0; SERVICES.len() * 8];
+    }
+    fn set_clock(&mut self, now_s: u32) {
+        self.0.now_s.store(now_s);
+    }
+    fn set_interface(&mut self, ifindex: u32, mac: Mac) {
+        self.0.port_macs.insert(ifindex, mac);
+    }
+    fn set_listener(&mut self, key: &ListenerKey, listener: &Listener) {
+        self.0.listeners.insert(*key, *listener);
+    }
+    fn set_ring(&mut self, at: u32, backend: u32) {
+        self.0.ring[at as usize] = backend;
+    }
+    fn set_backend(&mut self, id: u32, backend: &Backend) {
+        self.0.backends[id as usize] = *backend;
+    }
+    fn set_network(&mut self, bits: u32, network: &NetworkKey) {
+        self.0.networks.push((bits, *network));
+    }
+    fn send(&mut self, by: u32, frame: &[u8]) -> Outcome {
+        let before = self.0.counters.lock().unwrap().reasons.clone();
+        let mut frame = frame.to_vec();
+        let verdict = self.end(by, &mut frame);
+        let after = &self.0.counters.lock().unwrap().reasons;
+        let moved = |reason| {
+            let count = |at: &std::collections::HashMap<_, _>| at.get(reason).copied().unwrap_or(0);
+            count(after) - count(&before)
+        };
+        let reasons =
+            Reason::ALL.iter().flat_map(|reason| vec![*reason; moved(reason) as usize]).collect();
+        Outcome { verdict, frame, reasons }
+    }
+}

@@ -1,0 +1,176 @@
+//! The tables of frames: each row says what happened before, the frame that comes in, and the whole
+//! of what must come out. One source, run on the host and in the kernel.
+
+pub mod frame;
+pub mod rows;
+pub mod world;
+
+use std::fmt;
+
+use frame::{Frame, checksums_are_right};
+use world::{Machine, Outcome, Verdict};
+use xdp_lb_ebpf::Reason;
+
+pub struct Row {
+    pub name: String,
+    pub before: Vec<Step>,
+    pub sent: Wire,
+    pub want: Want,
+}
+
+/// Bytes, and the interface they come in or leave by.
+#[derive(Clone)]
+pub struct Wire {
+    pub by: u32,
+    pub bytes: Vec<u8>,
+}
+
+/// What happens before the frame in question.
+#[derive(Clone)]
+pub enum Step {
+    /// A frame that is sent on, or answered.
+    Sent(Wire),
+    /// A frame that is dropped or passed.
+    Lost(Wire),
+    /// So many seconds after the start.
+    After(u32),
+    /// Flags and epoch of a service's member.
+    Member(u16, u8, u16, u32),
+    /// The members of a service that take new flows.
+    Ring(u16, &'static [u8]),
+}
+
+pub enum Want {
+    Goes(Wire),
+    /// Goes, and is counted all the same.
+    Counted(Reason, Wire),
+    Pass(Reason),
+    Drop(Reason),
+    /// The answer of a service without a usable member.
+    Answer(Frame),
+}
+
+pub fn row(
+    name: impl Into<String>,
+    before: impl IntoIterator<Item = Step>,
+    sent: impl Into<Wire>,
+    want: Want,
+) -> Row {
+    Row { name: name.into(), before: before.into_iter().collect(), sent: sent.into(), want }
+}
+
+pub fn goes(to: impl Into<Wire>) -> Want {
+    Want::Goes(to.into())
+}
+
+pub fn sent(frame: impl Into<Wire>) -> Step {
+    Step::Sent(frame.into())
+}
+
+impl From<Frame> for Wire {
+    fn from(frame: Frame) -> Self {
+        Self { by: frame.by, bytes: frame.bytes() }
+    }
+}
+
+impl From<(u32, Vec<u8>)> for Wire {
+    fn from((by, bytes): (u32, Vec<u8>)) -> Self {
+        Self { by, bytes }
+    }
+}
+
+impl Row {
+    /// What the row wants, as it can be seen.
+    fn outcome(&self) -> Outcome {
+        let forwarded = |to: &Wire, reasons| Outcome {
+            verdict: if to.by == self.sent.by { Verdict::Tx } else { Verdict::Redirect(to.by) },
+            frame: to.bytes.clone(),
+            reasons,
+        };
+        let kept = |verdict, reason| Outcome {
+            verdict,
+            frame: self.sent.bytes.clone(),
+            reasons: vec![reason],
+        };
+        match &self.want {
+            Want::Goes(to) => forwarded(to, vec![]),
+            Want::Counted(reason, to) => forwarded(to, vec![*reason]),
+            Want::Pass(reason) => kept(Verdict::Pass, *reason),
+            Want::Drop(reason) => kept(Verdict::Drop, *reason),
+            Want::Answer(answer) => forwarded(&answer.clone().into(), vec![Reason::NoMember]),
+        }
+    }
+
+    /// What is wrong, if anything.
+    pub fn run(&self, machine: &mut dyn Machine) -> Result<(), String> {
+        world::build(machine);
+        for (n, step) in self.before.iter().enumerate() {
+            self.step(machine, step).map_err(|wrong| format!("step {n}: {wrong}"))?;
+        }
+        let mut got = machine.send(self.sent.by, &self.sent.bytes);
+        let want = self.outcome();
+        if got.reasons == [Reason::EgressGone] {
+            // Found out when it was rewritten; nobody sees it.
+            got.frame = want.frame.clone();
+        }
+        if got != want {
+            return Err(format!(
+                "\n sent {:?}\n want {want:?}\n got  {got:?}",
+                Hex(&self.sent.bytes)
+            ));
+        }
+        let forwarded = matches!(got.verdict, Verdict::Tx | Verdict::Redirect(_));
+        if forwarded && got.reasons != [Reason::PartialChecksum] && !checksums_are_right(&got.frame)
+        {
+            return Err(format!("a checksum is wrong: {:?}", Hex(&got.frame)));
+        }
+        Ok(())
+    }
+
+    fn step(&self, machine: &mut dyn Machine, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Sent(wire) | Step::Lost(wire) => {
+                let got = machine.send(wire.by, &wire.bytes);
+                let forwarded = matches!(got.verdict, Verdict::Tx | Verdict::Redirect(_));
+                if forwarded != matches!(step, Step::Sent(_)) {
+                    return Err(format!("\n sent {:?}\n got  {got:?}", Hex(&wire.bytes)));
+                }
+            }
+            Step::After(seconds) => machine.set_clock(world::NOW_S + seconds),
+            Step::Member(port, member, flags, epoch) => {
+                world::set_member(machine, *port, *member, *flags, *epoch);
+            }
+            Step::Ring(port, members) => world::set_ring(machine, *port, members),
+        }
+        Ok(())
+    }
+}
+
+/// Runs all rows, then says which failed.
+pub fn run(rows: Vec<Row>, machine: &mut dyn Machine) {
+    let count = rows.len();
+    let failed: Vec<String> = rows
+        .iter()
+        .filter_map(|row| row.run(machine).err().map(|wrong| format!("{}: {wrong}", row.name)))
+        .collect();
+    println!("{count} rows");
+    assert!(failed.is_empty(), "{} of {count} rows:\n{}", failed.len(), failed.join("\n"));
+}
+
+pub struct Hex<'a>(pub &'a [u8]);
+
+impl fmt::Debug for Hex<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            let gap = if at > 0 && at % 2 == 0 { " " } else { "" };
+            write!(to, "{gap}{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{:?} {:?} {:?}", self.verdict, self.reasons, Hex(&self.frame))
+    }
+}

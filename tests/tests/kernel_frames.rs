@@ -1,0 +1,45 @@
+//! The tables of frames, in the kernel.
+
+mod frames;
+#[path = "frames/kernel.rs"]
+mod kernel;
+
+use kernel::Kernel;
+
+#[test]
+fn kernel_rows() {
+    frames::run(frames::rows::all(), &mut Kernel::new());
+}
+
+/// What `bpftool map dump` needs to show fields. Device maps and program arrays have none by design.
+#[test]
+fn kernel_maps_have_types() {
+    let kernel = Kernel::new();
+    let untyped = ["PORTS", "STAGES", ".rodata", ".data", ".bss"];
+    let mut seen = 0;
+    for (name, map) in kernel.object.maps() {
+        if untyped.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        let (key, value) = kernel::type_ids(map);
+        assert!(
+            key != 0 && value != 0,
+            "{name}: BTF ids {key} of the key and {value} of the value"
+        );
+        seen += 1;
+    }
+    assert!(seen >= 15, "{seen} maps");
+}
+
+/// How much patience of the verifier (a million instructions) is left.
+#[test]
+fn kernel_prints_what_the_verifier_walked() {
+    let kernel = Kernel::new();
+    for name in kernel::PROGRAMS {
+        let info = kernel.object.program(name).unwrap().info().unwrap();
+        println!(
+            "{name:16} {:>7} instructions walked",
+            info.verified_instruction_count().unwrap_or(0)
+        );
+    }
+}
