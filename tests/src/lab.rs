@@ -169,7 +169,7 @@ impl Lab {
         if !(1..=MEMBERS_MAX).contains(&options.members) {
             return Err(LabError::Members(options.members));
         }
-        sweep()?;
+        Self::sweep()?;
         let plan = plan::plan(&options);
         let names = Names::next();
         make_namespaces(&plan, &names)?;
@@ -199,6 +199,13 @@ impl Lab {
             ready::wait(netns)?;
         }
         Ok(lab)
+    }
+
+    /// Removes the labs of processes that are no more.
+    pub fn sweep() -> Result<(), LabError> {
+        let mut names = netns::names(PREFIX);
+        names.retain(|name| is_abandoned(name));
+        netns::remove(&names)
     }
 
     /// Every host, in the order of the plan's nodes; the members are the last.
@@ -303,13 +310,6 @@ impl Drop for Names {
             eprintln!("{} is not all gone: {error}", self.prefix);
         }
     }
-}
-
-/// Removes the labs of processes that are no more.
-fn sweep() -> Result<(), LabError> {
-    let mut names = netns::names(PREFIX);
-    names.retain(|name| is_abandoned(name));
-    netns::remove(&names)
 }
 
 /// Whether `name` begins as the names of a lab do whose process is no more.

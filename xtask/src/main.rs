@@ -4,6 +4,7 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod compiler;
+mod demo;
 mod linker;
 mod packages;
 mod process;
@@ -25,6 +26,11 @@ enum Task {
     Test(test::Options),
     /// Measure what a packet costs, and compare with HAProxy and nftables; --help tells more
     Bench(bench::Options),
+    /// Watch real traffic go through the load balancer, then leave nothing behind
+    Demo(demo::Options),
+    /// Keep clients, load balancer and members standing, to play with
+    #[command(subcommand)]
+    Lab(demo::Lab),
     /// Check format, lints and documentation, then test
     Ci(ci::Options),
 }
@@ -35,6 +41,8 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Demo(options) => demo::run(&options),
+        Task::Lab(task) => demo::lab(&task),
         Task::Ci(options) => ci::run(&options),
     };
     match done {

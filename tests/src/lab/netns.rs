@@ -30,6 +30,11 @@ impl Netns {
         Ok(Self { name, file })
     }
 
+    /// Another handle to the same namespace.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { name: self.name.clone(), file: self.file.try_clone()? })
+    }
+
     /// Runs `work` on a thread of its own inside the namespace. Sockets made there stay there, and
     /// so do the threads and the processes it starts.
     ///
