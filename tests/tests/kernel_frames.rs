@@ -1,4 +1,5 @@
 //! The tables of frames, in the kernel.
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
 mod frames;
 #[path = "frames/kernel.rs"]

@@ -12,9 +12,10 @@ pub struct Host(pub Memory);
 
 impl Host {
     pub fn new() -> Self {
-        let mut host = Self(Memory::new(FLOWS, FLOWS, SERVICES.len(), SERVICES.len() * 8));
-        host.clear();
-        host
+        let mut memory = Memory::new(FLOWS, FLOWS, SERVICES.len(), SERVICES.len() * 8);
+        (memory.seeds, memory.source_ports) = (SEEDS, SOURCE_PORTS);
+        memory.ring = vec![0; SERVICES.len() * 8];
+        Self(memory)
     }
 
     /// As `end` of the program does.
@@ -44,10 +45,13 @@ fn reply(frame: &mut Vec<u8>) -> Option<()> {
 }
 
 impl Machine for Host {
-    fn clear(&mut self) {
-        self.0 = Memory::new(FLOWS, FLOWS, SERVICES.len(), SERVICES.len() * 8);
-        (self.0.seeds, self.0.source_ports) = (SEEDS, SOURCE_PORTS);
-        self.0.ring = vec![0; SERVICES.len() * 8];
+    fn forget(&mut self) {
+        let Self(fresh) = Self::new();
+        let Memory { listeners, networks, ring, backends, port_macs, .. } =
+            std::mem::replace(&mut self.0, fresh);
+        let memory = &mut self.0;
+        (memory.listeners, memory.networks, memory.ring) = (listeners, networks, ring);
+        (memory.backends, memory.port_macs) = (backends, port_macs);
     }
     fn set_clock(&mut self, now_s: u32) {
         self.0.now_s.store(now_s);

@@ -43,6 +43,8 @@ const XDP_REDIRECT: u32 = 4;
 
 pub struct Kernel {
     pub object: Ebpf,
+    /// As they stood after the last frame.
+    reasons: Vec<u64>,
     /// Holds the stages: the kernel empties an array that nobody holds.
     _stages: ProgramArray<MapData>,
 }
@@ -94,7 +96,7 @@ impl Kernel {
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
             stages.set(stage as u32, program.fd().unwrap(), 0).unwrap();
         }
-        Self { object, _stages: stages }
+        Self { object, reasons: vec![0; Reason::ALL.len()], _stages: stages }
     }
 
     fn array<V: Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
@@ -112,21 +114,21 @@ impl Kernel {
         }
     }
 
-    fn forget<K: Pod, V: Pod>(&mut self, name: &str) {
+    fn empty<K: Pod, V: Pod>(&mut self, name: &str) {
         let mut hash = self.hash::<K, V>(name);
         for key in hash.keys().map(Result::unwrap).collect::<Vec<_>>() {
             hash.remove(&key).unwrap();
         }
     }
 
-    fn reasons(&self) -> Vec<u64> {
+    fn count_reasons(&self) -> Vec<u64> {
         let counts: PerCpuArray<_, u64> = self.object.map("REASONS").unwrap().try_into().unwrap();
         (0..counts.len()).map(|index| counts.get(&index, 0).unwrap().iter().sum()).collect()
     }
 }
 
 impl Machine for Kernel {
-    fn clear(&mut self) {
+    fn forget(&mut self) {
         self.fill("FLOWS4", [0u8; 64]);
         self.fill("FLOWS6", [0u8; 128]);
         self.fill("BACKEND_LOAD", 0u32);
@@ -135,8 +137,8 @@ impl Machine for Kernel {
             self.array::<u32>("CURSORS").set(index, 0u32, 0).unwrap();
             self.array::<u32>("LISTENER_LOAD").set(index, 0u32, 0).unwrap();
         }
-        self.forget::<[u8; 20], [u8; 12]>("STICKY");
-        self.forget::<[u8; 40], [u8; 64]>("FRAGMENTS");
+        self.empty::<[u8; 20], [u8; 12]>("STICKY");
+        self.empty::<[u8; 40], [u8; 64]>("FRAGMENTS");
     }
     fn set_clock(&mut self, now_s: u32) {
         self.array::<u32>("CLOCK").set(0, now_s, 0).unwrap();
@@ -169,7 +171,6 @@ impl Machine for Kernel {
         networks.insert(&lpm_trie::Key::new(bits, key), 1, 0).unwrap();
     }
     fn send(&mut self, by: u32, frame: &[u8]) -> Outcome {
-        let before = self.reasons();
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index and
         // egress_ifindex.
         let context = [0, frame.len() as u32, 0, by, 0, 0].map(u32::to_ne_bytes);
@@ -195,7 +196,9 @@ impl Machine for Kernel {
             }
             other => panic!("XDP action {other}"),
         };
-        let moved = before.iter().zip(self.reasons()).map(|(before, after)| after - before);
+        let after = self.count_reasons();
+        let before = std::mem::replace(&mut self.reasons, after.clone());
+        let moved = after.iter().zip(before).map(|(after, before)| after - before);
         let reasons = Reason::ALL
             .iter()
             .zip(moved)

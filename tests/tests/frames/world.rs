@@ -196,8 +196,8 @@ pub enum Verdict {
 
 /// What the tables run on: memory on the host, or the kernel's maps.
 pub trait Machine {
-    /// Forgets every flow, every count and every setting.
-    fn clear(&mut self);
+    /// Forgets every flow and all that came of it. Settings stay.
+    fn forget(&mut self);
     fn set_clock(&mut self, now_s: u32);
     fn set_interface(&mut self, ifindex: u32, mac: Mac);
     fn set_listener(&mut self, key: &ListenerKey, listener: &Listener);
@@ -209,7 +209,7 @@ pub trait Machine {
 
 /// As the control program would fill it.
 pub fn build(machine: &mut dyn Machine) {
-    machine.clear();
+    machine.forget();
     machine.set_clock(NOW_S);
     for (ifindex, mac) in INTERFACES {
         machine.set_interface(ifindex, mac);
