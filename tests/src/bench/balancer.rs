@@ -7,6 +7,7 @@ use agent_api::{Algorithm, Desired, Listener, Member, Name, Pool, Protocol};
 use anyhow::{Context, Result};
 use xdp_lb::kernel::{self, Kernel, Pins, SourcePorts};
 use xdp_lb::plan::plan;
+pub use xdp_lb::tables::octets;
 use xdp_lb::tables::{Hop, Tables, World, compile};
 
 pub const VIP4: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 10);

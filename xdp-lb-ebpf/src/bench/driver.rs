@@ -8,7 +8,6 @@ fn main() {
 
 #[cfg(target_arch = "bpf")]
 mod driver {
-    use aya_ebpf::bindings::BPF_F_MMAPABLE;
     use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_TX};
     use aya_ebpf::btf_maps::{Array, ProgramArray};
     use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -17,12 +16,10 @@ mod driver {
     use xdp_lb_ebpf::bench::{BLOCK, FRAME, Flow, LISTED_MAX, PORT_BITS, PORT_LOW, STAMPS, Work};
     use xdp_lb_ebpf::checksum::fold;
 
-    const MMAP: usize = BPF_F_MMAPABLE as usize;
-
     #[btf_map]
-    static WORK: Array<Work, 1, MMAP> = Array::new();
+    static WORK: Array<Work, 1> = Array::new();
     #[btf_map]
-    static LISTED: Array<Flow, { LISTED_MAX as usize }, MMAP> = Array::new();
+    static LISTED: Array<Flow, { LISTED_MAX as usize }> = Array::new();
     /// The program to be measured.
     #[btf_map]
     static TARGET: ProgramArray<1> = ProgramArray::new();
