@@ -127,7 +127,7 @@ pub fn home<F: Family, T: Flows>(tables: &T, key: &F::Words) -> u32 {
 pub fn candidate(home: u32, n: u32, mask: u32) -> u32 {
     let way = home.wrapping_add(n) % WAYS;
     let set = home / WAYS ^ (n / WAYS).wrapping_mul(stride(home));
-    (set * WAYS | way) & mask
+    (set.wrapping_mul(WAYS) | way) & mask
 }
 
 /// Odd, so that the four sets of a home differ.
