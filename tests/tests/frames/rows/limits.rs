@@ -46,6 +46,7 @@ pub fn rows() -> Vec<Row> {
     }
     for family in FAMILIES {
         rows.extend(freed(family));
+        rows.extend(full(family));
     }
     rows
 }
@@ -108,4 +109,27 @@ fn freed(family: Family) -> Vec<Row> {
         refused(name, after(steps), nth(2), Reason::LimitReached)
     }));
     rows
+}
+
+/// Established flows stay; those that nobody answered make room.
+fn full(family: Family) -> Vec<Row> {
+    let nth = |n: u16| flow(family, TCP, ONE).sport(40000 + n);
+    let flows = (FLOWS / 2) as u16;
+    let all: Vec<Step> = (0..flows).flat_map(|n| established(nth(n))).collect();
+    let closed = [all.clone(), vec![sent(nth(5).sent(say("R")))]].concat();
+    let last = [(1..flows).flat_map(|n| established(nth(n))).collect(), opened(nth(0))].concat();
+    let next = nth(flows);
+    let refused_one = [all.clone(), vec![Step::Lost(next.sent(say("S")).into())]].concat();
+    let data = say("A").data(b"data");
+    vec![
+        refused(format!("{family:?} no slot is left"), all, next, Reason::TableFull),
+        row(
+            format!("{family:?} established, and no slot is left for others"),
+            refused_one,
+            nth(0).sent(data.clone()),
+            goes(nth(0).taken(data)),
+        ),
+        opens(format!("{family:?} in the slots of a flow that is closed"), closed, next),
+        opens(format!("{family:?} in the slots of a flow nobody answered"), last, next),
+    ]
 }
