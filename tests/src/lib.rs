@@ -2,6 +2,7 @@
 
 pub mod balancer;
 pub mod clients;
+pub mod flood;
 mod http;
 pub mod lab;
 pub mod payload;
