@@ -33,7 +33,7 @@ const TOOLS: [Tool; 9] = [
     tool("ip", "iproute2", &[Test, Demo, Bench]),
     tool("ethtool", "ethtool", &[Test, Demo, Bench]),
     tool("bpftool", "bpftool", &[Test, Demo, Bench]),
-    tool("nft", "nftables", &[Test, Demo]),
+    tool("nft", "nftables", &[Test, Demo, Bench]),
     tool("haproxy", "haproxy", &[Test, Demo, Bench]),
     tool("curl", "curl", &[Demo]),
     tool("ping", "iputils-ping", &[Demo]),
@@ -106,7 +106,7 @@ mod tests {
     fn each_purpose_has_its_tools() {
         let rows: [(&str, &[Purpose], &[&str]); 3] = [
             ("test", &[Test], &["ip", "ethtool", "bpftool", "nft", "haproxy"]),
-            ("bench", &[Bench], &["ip", "ethtool", "bpftool", "haproxy", "iperf3"]),
+            ("bench", &[Bench], &["ip", "ethtool", "bpftool", "nft", "haproxy", "iperf3"]),
             ("none", &[], &[]),
         ];
         for (name, purposes, want) in rows {

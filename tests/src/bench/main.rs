@@ -7,6 +7,7 @@ mod balancer;
 mod driver;
 mod frames;
 mod micro;
+mod netns;
 mod report;
 
 use std::fs::File;
@@ -82,6 +83,9 @@ enum Part {
     Netns,
 }
 
+/// A round through namespaces takes some 20 seconds.
+const NETNS_ROUNDS_MAX: u32 = 3;
+
 fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -100,6 +104,11 @@ fn run(options: &Options) -> Result<()> {
         return pin(name, options);
     }
     let mut report = Report::default();
+    // First, on all CPUs: the other part stays on one.
+    if options.only != Some(Part::Micro) {
+        report.paths = netns::run(options.rounds.min(NETNS_ROUNDS_MAX))?;
+        println!("Through network namespaces\n\n{}\n", report::paths(&report.paths));
+    }
     if options.only != Some(Part::Netns) {
         stay_on(options.cpu)?;
         let plan = micro::Plan {

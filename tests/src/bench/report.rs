@@ -8,6 +8,8 @@ pub struct Report {
     /// Nanoseconds per packet of the program alone.
     pub costs: Vec<Cost>,
     pub programs: Vec<Program>,
+    /// Through namespaces, by way of each load balancer.
+    pub paths: Vec<Path>,
 }
 
 /// What one kind of packet costs, without the driver.
@@ -32,6 +34,21 @@ pub struct Program {
     pub verified_instructions: u32,
     pub instructions: u32,
     pub machine_code_bytes: u32,
+}
+
+/// What clients see by way of a load balancer; medians of the rounds.
+#[derive(Debug, Serialize)]
+pub struct Path {
+    pub name: String,
+    /// On kept connections, and how long one took.
+    pub requests_per_s: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    /// One request on each.
+    pub connections_per_s: f64,
+    pub bulk_gbit_per_s: f64,
+    /// Of all rounds.
+    pub errors: usize,
 }
 
 pub fn costs(costs: &[Cost]) -> Table {
@@ -60,6 +77,32 @@ pub fn programs(programs: &[Program]) -> Table {
             program.instructions.to_string(),
             program.machine_code_bytes.to_string(),
         ]);
+    }
+    table
+}
+
+/// Each figure, and its ratio to that of the first.
+pub fn paths(paths: &[Path]) -> Table {
+    let header =
+        ["by way of", "requests/s", "p50 us", "p99 us", "connections/s", "Gbit/s", "errors"];
+    let mut table = table(&header);
+    let figures = |path: &Path| {
+        [
+            path.requests_per_s,
+            path.p50_us,
+            path.p99_us,
+            path.connections_per_s,
+            path.bulk_gbit_per_s,
+        ]
+    };
+    for path in paths {
+        let mut row = vec![path.name.clone()];
+        for (figure, first) in figures(path).into_iter().zip(figures(&paths[0])) {
+            let digits = if figure < 100.0 { 2 } else { 0 };
+            row.push(format!("{figure:.digits$} ({:.2})", figure / first));
+        }
+        row.push(path.errors.to_string());
+        table.add_row(row);
     }
     table
 }
