@@ -82,7 +82,7 @@ impl Driver {
 
     fn run(&mut self, repeat: u32) -> Result<u32> {
         let name = self.program;
-        Ok(run(self.xdp(name)?, &[0; FRAME], repeat, None)?)
+        run(self.xdp(name)?, &[0; FRAME], repeat, None)
     }
 
     fn xdp(&mut self, name: &str) -> Result<&mut Xdp> {
