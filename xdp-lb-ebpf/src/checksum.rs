@@ -11,11 +11,12 @@ const SUM_MAX: u32 = 3 * 0xffff;
 /// By 32 bits at a time: 2^16 is 1 in ones' complement, so a word twice as wide adds as much.
 #[inline(always)]
 pub fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
-    const { assert!(N % 2 == 0 && N <= 1 << 16) };
+    const { assert!(N.is_multiple_of(2) && N <= 1 << 16) };
     let mut sum = 0u64;
     let mut at = 0;
     while at + 3 < N {
-        sum += u64::from(u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+        sum +=
+            u64::from(u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
         at += 4;
     }
     if at + 1 < N {

@@ -50,7 +50,7 @@ pub struct Nat<A> {
 }
 
 /// One slot of a flow table, as words that may change under the reader.
-pub trait Slot<F: Family + ?Sized> {
+pub trait Slot<F: Family> {
     fn state(&self) -> &Word32;
     fn seen_s(&self) -> &Word32;
     fn hop(&self) -> &Word64;
@@ -59,8 +59,9 @@ pub trait Slot<F: Family + ?Sized> {
     fn nat(&self) -> Nat<F::Addr>;
     fn peer(&self) -> u32;
     fn backend(&self) -> u16;
-    /// Only for the CPU that has claimed the slot.
-    fn write(&self, key: &F::Words, nat: &Nat<F::Addr>);
+    /// This and the next: only for the CPU that has claimed the slot.
+    fn write_key(&self, key: &F::Words);
+    fn write_nat(&self, nat: &Nat<F::Addr>);
     /// The client's MAC and interface, which may change while the flow lives. Word by word: a
     /// reader may meet the new MAC with the old interface for one packet.
     fn move_client(&self, nat: &Nat<F::Addr>);
@@ -261,8 +262,11 @@ macro_rules! family {
                 self.nat_tail[1].load() as u16
             }
             #[inline(always)]
-            fn write(&self, key: &[u64; $pair + 1], nat: &Nat<$addr>) {
+            fn write_key(&self, key: &[u64; $pair + 1]) {
                 store(&self.key, key);
+            }
+            #[inline(always)]
+            fn write_nat(&self, nat: &Nat<$addr>) {
                 store(&self.nat_pair, &Address::pair(nat.src, nat.dst));
                 store(&self.nat_tail, &nat_tail(nat));
             }
@@ -365,7 +369,8 @@ mod tests {
                     peer: 0x0b0c_0d0e,
                 };
                 let slot = $slot::default();
-                slot.write(&$family::words(&key), &nat);
+                slot.write_key(&$family::words(&key));
+                slot.write_nat(&nat);
                 let Key { src, dst, sport, dport, proto } = key;
                 let shown = $key { src, dst, sport, dport, proto, zero: [0; 3] };
                 let words: [u64; $keys] = transmute!(shown);

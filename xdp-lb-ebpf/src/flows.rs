@@ -1,8 +1,9 @@
 //! The flow table: two entries a connection, one for each direction, in an array of cache lines.
 //!
 //! A flow's hash names its **home** slot. It lives there, or in one of 63 other **candidates** of that
-//! home: the rest of the home's set of 16 slots, then three more sets. Each slot's `hop` word has a
-//! bit for every candidate of which it is the home (as in hopscotch hashing, without the hopping), so
+//! home: the rest of the home's set of 16 slots, then single slots of other sets. Each slot's `hop`
+//! word has a bit for every candidate of which it is the home (as in hopscotch hashing, without the
+//! hopping), so
 //!
 //! - a hit reads the home, and in a quarter of the cases (half full) one more line of the same page;
 //! - a miss reads the home alone, when no flow of that home is elsewhere;
@@ -15,8 +16,9 @@
 //! the key, copies the rewrite out, and looks at the state again: where the generation differs, the
 //! flow was evicted under its eyes. User space removes expired flows by the same steps through `mmap`.
 //!
-//! Two CPUs that insert the same key at once find each other by the home's hop word: `or` returns
-//! what stood there, and a bit that was not there when the key was looked for is a rival.
+//! Two CPUs that insert the same key at once find each other by the home's hop word. Each writes the
+//! key into the slot it claimed, and only then sets its bit; `or` returns what stood there, so the
+//! second of them sees the first's bit, and behind it, busy or live, the key.
 
 use crate::Reason;
 use crate::family::{Family, Nat, Slot};
@@ -102,13 +104,6 @@ pub struct Met<'a, F: Family> {
     pub state: State,
 }
 
-/// Where a key would live, and what was seen there.
-#[derive(Clone, Copy)]
-pub struct Place {
-    pub home: u32,
-    hop: u64,
-}
-
 /// The home of a key.
 #[inline(always)]
 pub fn home<F: Family, T: Flows>(tables: &T, key: &F::Words) -> u32 {
@@ -126,11 +121,15 @@ pub fn home<F: Family, T: Flows>(tables: &T, key: &F::Words) -> u32 {
 #[inline(always)]
 pub fn candidate(home: u32, n: u32, mask: u32) -> u32 {
     let way = home.wrapping_add(n) % WAYS;
-    let set = home / WAYS ^ (n / WAYS).wrapping_mul(stride(home));
+    // 48 sets for the last 48 slots: a set that is full says nothing of them. In three whole sets,
+    // the first flow was refused at 57 % (2^18 slots, worst of 40 fillings); so, at 79 %.
+    let away = if n < WAYS { 0 } else { n / WAYS + n % WAYS * (CANDIDATES / WAYS) };
+    let set = (home / WAYS) ^ away.wrapping_mul(stride(home));
     (set.wrapping_mul(WAYS) | way) & mask
 }
 
-/// Odd, so that the four sets of a home differ.
+/// Odd, so that the slots of a home differ: those of one way are in sets that differ by 1 to 3,
+/// modulo 4.
 #[inline(always)]
 fn stride(home: u32) -> u32 {
     home.wrapping_mul(0x9e37_79b1) >> 3 | 1
@@ -155,31 +154,27 @@ pub fn find<'a, F: Family, T: Flows>(
     tables: &'a T,
     key: &F::Words,
     home: u32,
-) -> Result<Met<'a, F>, Place> {
-    let Some(first) = F::slot(tables, home) else {
-        return Err(Place { home, hop: 0 });
-    };
+) -> Option<Met<'a, F>> {
+    let first = F::slot(tables, home)?;
     let state = State(first.state().load());
     if state.is_live() && first.holds(key) {
-        return Ok(Met { index: home, slot: first, state });
+        return Some(Met { index: home, slot: first, state });
     }
     let hop = first.hop().load();
-    if hop & !1 != 0 {
-        let index = F::elsewhere(tables, key, home, hop & !1);
-        if let Some(slot) = F::slot(tables, index) {
-            let state = State(slot.state().load());
-            if state.is_live() && slot.holds(key) {
-                return Ok(Met { index, slot, state });
-            }
-        }
+    if hop & !1 == 0 {
+        return None;
     }
-    Err(Place { home, hop })
+    let index = F::elsewhere(tables, key, home, hop & !1);
+    let slot = F::slot(tables, index)?;
+    let state = State(slot.state().load());
+    (state.is_live() && slot.holds(key)).then_some(Met { index, slot, state })
 }
 
 /// No slot.
 pub const NOWHERE: u32 = u32::MAX;
 
-/// The slot, of those candidates of `home` that `hop` names, in which a key lives; else [`NOWHERE`].
+/// The slot, of those candidates of `home` that `hop` names, in which a key lives, or is about to or
+/// has just ceased to (busy); else [`NOWHERE`].
 #[inline(always)]
 pub fn elsewhere<F: Family, T: Flows>(tables: &T, key: &F::Words, home: u32, mut hop: u64) -> u32 {
     for _ in 0..CANDIDATES {
@@ -191,7 +186,7 @@ pub fn elsewhere<F: Family, T: Flows>(tables: &T, key: &F::Words, home: u32, mut
         let Some(slot) = F::slot(tables, index) else {
             break;
         };
-        if State(slot.state().load()).is_live() && slot.holds(key) {
+        if !State(slot.state().load()).is_empty() && slot.holds(key) {
             return index;
         }
     }
@@ -204,11 +199,11 @@ fn lowest(bits: u64) -> u32 {
     let mut below = (bits & bits.wrapping_neg()).wrapping_sub(1);
     below -= below >> 1 & 0x5555_5555_5555_5555;
     below = (below & 0x3333_3333_3333_3333) + (below >> 2 & 0x3333_3333_3333_3333);
-    below = below + (below >> 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    below = (below + (below >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
     (below.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32
 }
 
-/// A slot that is ours to write: busy, and found through its home already.
+/// A slot that is ours to write: busy, with its key, and found through its home already.
 pub struct Claimed<'a, F: Family> {
     pub index: u32,
     pub slot: &'a F::Slot,
@@ -222,7 +217,7 @@ pub struct Claimed<'a, F: Family> {
 pub enum Refused {
     /// All candidates hold live flows.
     Full,
-    /// The key, or another of the same home, was inserted since it was looked for.
+    /// Another CPU is inserting the same key, or has, or is removing it.
     Rival,
 }
 
@@ -236,22 +231,25 @@ impl From<Refused> for Reason {
     }
 }
 
-/// Takes a slot for a key that was not found at `place`.
+/// Takes a slot for a key that was not found.
 #[inline(always)]
 pub fn claim<'a, F: Family, T: Flows>(
     tables: &'a T,
-    place: Place,
+    key: &F::Words,
+    home: u32,
 ) -> Result<Claimed<'a, F>, Refused> {
-    let vacancy = F::vacancy(tables, place.home);
+    let vacancy = F::vacancy(tables, home);
     if vacancy == NO_VACANCY {
         return Err(Refused::Full);
     }
     let (n, state) = ((vacancy >> 32) as u32 % CANDIDATES, State(vacancy as u32));
-    let (index, bit) = (candidate(place.home, n, F::mask(tables)), 1 << n);
+    let (index, bit) = (candidate(home, n, F::mask(tables)), 1 << n);
     let slot = F::slot(tables, index).ok_or(Refused::Full)?;
-    let home = F::slot(tables, place.home).ok_or(Refused::Full)?;
-    let claimed = Claimed { index, slot, home: place.home, bit, state };
-    if home.hop().or(bit) & !place.hop != 0 {
+    let at = F::slot(tables, home).ok_or(Refused::Full)?;
+    slot.write_key(key);
+    let others = at.hop().or(bit) & !bit;
+    let claimed = Claimed { index, slot, home, bit, state };
+    if others != 0 && F::elsewhere(tables, key, home, others) != NOWHERE {
         claimed.give_back(tables);
         return Err(Refused::Rival);
     }
@@ -310,14 +308,8 @@ impl<'a, F: Family> Claimed<'a, F> {
     /// Shows the flow to readers, with `flags` of [`State`]. Whole, or not at all: the state is
     /// written last.
     #[inline(always)]
-    pub fn publish<T: Flows>(
-        self,
-        tables: &T,
-        key: &F::Words,
-        nat: &Nat<F::Addr>,
-        flags: u32,
-    ) -> Met<'a, F> {
-        self.slot.write(key, nat);
+    pub fn publish<T: Flows>(self, tables: &T, nat: &Nat<F::Addr>, flags: u32) -> Met<'a, F> {
+        self.slot.write_nat(nat);
         self.slot.seen_s().store(tables.now_s());
         let state = self.state.live(flags);
         self.slot.state().store(state.0);
@@ -428,11 +420,4 @@ pub fn uncount<T: Flows>(tables: &T, backend: u32) {
         uncount_listener(tables, listener);
     }
     tables.count_closed(backend);
-}
-
-/// Where a key with this home would go, to be asked once it is known not to be there.
-#[inline(always)]
-pub fn place<F: Family, T: Flows>(tables: &T, home: u32) -> Place {
-    let hop = F::slot(tables, home).map_or(0, |slot| slot.hop().load());
-    Place { home, hop }
 }

@@ -169,10 +169,10 @@ impl Tables for Maps {
     fn cursor(&self, listener: u32) -> Option<&Word32> {
         CURSORS.get_ptr(listener).map(words)
     }
-    fn choose(&self, choice: Choice) {
+    fn choose(&self, change: impl FnOnce(&mut Choice)) {
         if let Some(at) = CHOICE.get_ptr_mut(0) {
             // SAFETY: this CPU's own copy.
-            unsafe { *at = choice };
+            change(unsafe { &mut *at });
         }
     }
     fn chosen(&self) -> Choice {

@@ -37,7 +37,7 @@ pub struct Memory {
 
 thread_local! {
     /// A thread is a CPU.
-    static CHOICE: Cell<Choice> = const { Cell::new(Choice { backend: 0, listener: 0, connections_max: 0 }) };
+    static CHOICE: Cell<Choice> = Cell::default();
 }
 
 /// Everything that is counted.
@@ -137,7 +137,9 @@ impl Tables for Memory {
     fn cursor(&self, listener: u32) -> Option<&Word32> {
         self.cursors.get(listener as usize)
     }
-    fn choose(&self, choice: Choice) {
+    fn choose(&self, change: impl FnOnce(&mut Choice)) {
+        let mut choice = CHOICE.get();
+        change(&mut choice);
         CHOICE.set(choice);
     }
     fn chosen(&self) -> Choice {

@@ -7,7 +7,7 @@
 
 use crate::abi::{BACKEND_STICKY, BACKEND_UP, Backend, ListenerKey, NetworkKey, SCTP, TCP, UDP};
 use crate::family::{Address, Family, Key, Nat, Slot, V4, V6};
-use crate::flows::{self, Claimed, Met, Place, State};
+use crate::flows::{self, Claimed, Met, State};
 use crate::fragment::{self, Fragmented};
 use crate::headers::{
     ACK, Ethernet, FIN, KIND_IPV4, KIND_IPV6, KIND_QINQ, KIND_VLAN, Mac, RST, SYN, Tcp, Udp,
@@ -135,12 +135,14 @@ fn follow<F: Routed, T: Tables>(
     let segment = parse::segment(packet, ip)?;
     let key = F::words(&segment.key);
     let home = flows::home::<F, T>(tables, &key);
-    match flows::find::<F, T>(tables, &key, home) {
-        Ok(met) if !stale(tables, &met, &segment) => {
-            Ok(carry(packet, ingress, ip, &segment, &met, tables)?)
+    let stale = match flows::find::<F, T>(tables, &key, home) {
+        Some(met) if !stale(tables, &met, &segment) => {
+            return Ok(carry(packet, ingress, ip, &segment, &met, tables)?);
         }
-        _ => Err(Miss::Goes(F::SELECT)),
-    }
+        met => met.is_some().into(),
+    };
+    tables.choose(|choice| (choice.home, choice.stale) = (home, stale));
+    Err(Miss::Goes(F::SELECT))
 }
 
 /// Fragments.
@@ -284,7 +286,8 @@ fn progress<F: Family, T: Tables>(
     if State(before.0 | news).has(fins) && !before.has(State::CLOSED) && !closes {
         let with_news: Met<'_, F> =
             Met { state: State(before.0 | news), index: forward.index, slot: forward.slot };
-        closes = flows::mark(&with_news, State::CLOSED).is_some();
+        // Not where another CPU closed it first: it has taken the connection off the count.
+        closes = flows::mark(&with_news, State::CLOSED).is_some_and(|was| !was.has(State::CLOSED));
         mirrored |= State::CLOSED;
     }
     flows::mark(reverse, mirrored);
@@ -332,12 +335,11 @@ fn stale<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>, segment: &Segment<F
 
 /// Removes both entries of a connection.
 #[inline(always)]
-fn retire<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>, home: u32) -> Place {
+fn retire<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>) {
     if let Some(other) = flows::peer::<F, T>(tables, met.index, met.slot.peer()) {
         flows::remove(tables, &other);
     }
     flows::remove(tables, met);
-    flows::place::<F, T>(tables, home)
 }
 
 /// Finds the listener of a frame without a flow, and the member that shall have it.
@@ -367,10 +369,10 @@ pub fn choose<F: Routed, T: Tables>(packet: &Packet<'_>, tables: &T) -> Result<u
     if partial_checksum(packet, &ip) {
         tables.count_reason(Reason::PartialChecksum);
     }
-    tables.choose(Choice {
-        backend,
-        listener: listener.id,
-        connections_max: listener.connections_max,
+    tables.choose(|choice| {
+        choice.backend = backend;
+        choice.listener = listener.id;
+        choice.connections_max = listener.connections_max;
     });
     Err(Miss::Goes(F::OPEN))
 }
@@ -383,29 +385,25 @@ pub fn open<F: Routed, T: Tables>(
     ingress: u32,
     tables: &T,
 ) -> Result<u32, Miss> {
-    let Choice { backend: id, listener, connections_max } = tables.chosen();
+    let Choice { home, stale, backend: id, listener, connections_max } = tables.chosen();
     let ip = F::datagram(packet)?;
     let segment = parse::segment(packet, &ip)?;
     let key = F::words(&segment.key);
-    let home = flows::home::<F, T>(tables, &key);
-    let place = match flows::find::<F, T>(tables, &key, home) {
-        Ok(met) if stale(tables, &met, &segment) => retire(tables, &met, home),
-        // Another CPU was faster.
-        Ok(_) => return Err(Miss::Goes(Stage::Known)),
-        Err(place) => place,
-    };
-    let Key { src, dst, sport, dport, proto } = segment.key;
+    if stale != 0
+        && let Some(met) = flows::find::<F, T>(tables, &key, home)
+    {
+        retire(tables, &met);
+    }
+    let Key { src, dst, sport, dport, .. } = segment.key;
     let backend = tables.backend(id).ok_or(Reason::NoNextHop)?;
     if !flows::count_within(tables, listener, connections_max) {
         tables.count_refused(listener, |at| at.limited += 1);
         return Err(Reason::LimitReached.into());
     }
-    let forward = match flows::claim::<F, T>(tables, place) {
+    let forward = match flows::claim::<F, T>(tables, &key, home) {
         Ok(forward) => forward,
         Err(refused) => return Err(refuse(tables, listener, refused.into())),
     };
-    // Looks for its place after the claim above: where both directions have one home, it knows that
-    // the other is no rival.
     let (reverse, port) = match reserve::<F, T>(tables, backend, &segment) {
         Ok(reserved) => reserved,
         Err(reason) => {
@@ -444,8 +442,8 @@ pub fn open<F: Routed, T: Tables>(
         peer: forward.index,
         ..there
     };
-    forward.publish(tables, &key, &there, State::FORWARD);
-    reverse.publish(tables, &F::words(&answer::<F>(backend, port, proto)), &back, 0);
+    forward.publish(tables, &there, State::FORWARD);
+    reverse.publish(tables, &back, 0);
     Err(Miss::Goes(Stage::Known))
 }
 
@@ -477,13 +475,13 @@ fn reserve<'a, F: Family, T: Tables>(
         let port = select::source_port(tables.source_ports(), &client, segment.key.sport, attempt);
         let key = F::words(&answer::<F>(backend, port, segment.key.proto));
         let home = flows::home::<F, T>(tables, &key);
-        if let Err(place) = flows::find::<F, T>(tables, &key, home) {
-            free = Some((place, port));
+        if flows::find::<F, T>(tables, &key, home).is_none() {
+            free = Some((key, home, port));
             break;
         }
     }
-    let (place, port) = free.ok_or(Reason::PortsExhausted)?;
-    Ok((flows::claim::<F, T>(tables, place)?, port))
+    let (key, home, port) = free.ok_or(Reason::PortsExhausted)?;
+    Ok((flows::claim::<F, T>(tables, &key, home)?, port))
 }
 
 /// Whether the transport checksum is the pseudo header's sum alone, which is what a virtual link

@@ -116,7 +116,7 @@ fn hash(client: &[u8; 16], port: [u8; 2], seed: u32) -> u32 {
 /// A 32-bit hash as an index below `length`, without a division.
 #[inline(always)]
 pub fn scaled(hash: u32, length: u32) -> u32 {
-    (u64::from(hash) * u64::from(length) >> 32) as u32
+    ((u64::from(hash) * u64::from(length)) >> 32) as u32
 }
 
 /// The `attempt`th source port for a flow, of `span` ports from `low`. The client's own first, so

@@ -18,10 +18,14 @@ pub enum Way {
     Out,
 }
 
-/// What was selected for the frame at hand, on its way from one stage to the next.
+/// What was found out about the frame at hand, on its way from one stage to the next.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
+    /// Home of its flow.
+    pub home: u32,
+    /// 1 where the flow is known, and must be opened anew.
+    pub stale: u32,
     pub backend: u32,
     pub listener: u32,
     pub connections_max: u32,
@@ -80,8 +84,8 @@ pub trait Tables: Flows {
     /// Where ROUND_ROBIN stands.
     fn cursor(&self, listener: u32) -> Option<&Word32>;
 
-    /// Keeps a choice until this CPU takes it up again, for this same frame.
-    fn choose(&self, choice: Choice);
+    /// Lets `change` note what a later stage must know of this same frame, on this CPU.
+    fn choose(&self, change: impl FnOnce(&mut Choice));
     fn chosen(&self) -> Choice;
 
     fn sticky(&self, key: &StickyKey) -> Option<Sticky>;

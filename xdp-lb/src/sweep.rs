@@ -200,11 +200,9 @@ mod tests {
         let claim = |key: &Key<[u8; 4]>| {
             let words = V4::words(key);
             let home = flows::home::<V4, _>(tables, &words);
-            let place = flows::find::<V4, _>(tables, &words, home).err().unwrap();
-            (words, flows::claim::<V4, _>(tables, place).unwrap())
+            flows::claim::<V4, _>(tables, &words, home).unwrap()
         };
-        let (there, forward) = claim(&key);
-        let (back, reverse) = claim(&key.turned());
+        let (forward, reverse) = (claim(&key), claim(&key.turned()));
         let nat = |peer| Nat {
             src: [0; 4],
             dst: [0; 4],
@@ -219,8 +217,8 @@ mod tests {
         };
         let indexes = (forward.index, reverse.index);
         for met in [
-            forward.publish(tables, &there, &nat(indexes.1), flags | State::FORWARD),
-            reverse.publish(tables, &back, &nat(indexes.0), flags),
+            forward.publish(tables, &nat(indexes.1), flags | State::FORWARD),
+            reverse.publish(tables, &nat(indexes.0), flags),
         ] {
             met.slot.seen_s().store(tables.now_s.load() - age_s);
         }

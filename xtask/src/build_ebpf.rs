@@ -22,9 +22,6 @@ pub struct Options {
     /// Show every command that cargo runs
     #[arg(long)]
     pub verbose: bool,
-    /// Let a warning fail the build
-    #[arg(long)]
-    pub deny_warnings: bool,
 }
 
 pub fn run(options: &Options) -> Result<()> {

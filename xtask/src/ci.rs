@@ -16,8 +16,9 @@ pub fn run(options: &Options) -> Result<()> {
     process::step("checking the format");
     process::run(process::cargo().args(["fmt", "--all", "--check"]))?;
 
-    // Clippy sees the program's file as the host does; warnings for BPF itself come from rustc.
-    build_ebpf::run(&build_ebpf::Options { deny_warnings: true, ..Default::default() })?;
+    // Clippy sees the program's file as the host does. What rustc warns of for BPF is shown, not an
+    // error: that the target feature is unstable is one of its warnings.
+    build_ebpf::run(&build_ebpf::Options::default())?;
 
     process::step("checking the lints");
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 
 use xdp_lb_ebpf::cell::Word32;
-use xdp_lb_ebpf::family::{Family, Key, Slot, V4, V6};
-use xdp_lb_ebpf::flows::{self, State};
+use xdp_lb_ebpf::family::{Family, Key, Nat, Slot, V4, V6};
+use xdp_lb_ebpf::flows::{self, Refused, State};
+use xdp_lb_ebpf::headers::Mac;
 use xdp_lb_ebpf::memory::Memory;
 
 /// SplitMix64: the same numbers everywhere, from one seed.
@@ -103,7 +104,7 @@ pub fn audit<F: Numbered>(tables: &Memory) -> HashMap<Vec<u64>, State> {
         let home = flows::home::<F, _>(tables, &key);
         let twice = live.insert(key.as_ref().to_vec(), state);
         assert!(twice.is_none(), "{} slot {index}: its key is there twice", F::NAME);
-        let Ok(met) = flows::find::<F, _>(tables, &key, home) else {
+        let Some(met) = flows::find::<F, _>(tables, &key, home) else {
             panic!("{} slot {index}: not found from its home {home}", F::NAME);
         };
         assert_eq!(met.index, index, "{}", F::NAME);
@@ -131,4 +132,39 @@ pub fn audit_loads(tables: &Memory) {
     let loads = |words: &[Word32]| words.iter().map(Word32::load).collect::<Vec<_>>();
     assert_eq!(loads(&tables.backend_loads), backends, "connections of each backend");
     assert_eq!(loads(&tables.listener_loads), listeners, "connections of each listener");
+}
+
+/// A rewrite of which every field follows from the key, so that a mix of two is found out.
+pub fn rewrite_of<F: Numbered>(key: &Key<F::Addr>, backend: u16) -> Nat<F::Addr> {
+    let seed = F::words(key).as_ref().iter().fold(1, |hash, word| mixed(hash ^ word));
+    let mut random = Random(seed);
+    let ports = random.next().to_be_bytes();
+    Nat {
+        src: F::addr(random.next()),
+        dst: F::addr(random.next()),
+        sport: [ports[0], ports[1]],
+        dport: [ports[2], ports[3]],
+        addr_delta: random.next() as u16,
+        full_delta: random.next() as u16,
+        backend,
+        mac: Mac(random.next() >> 16),
+        ifindex: random.next() as u32,
+        peer: random.next() as u32,
+    }
+}
+
+/// Inserts a flow as the path does. None in the error: it is there already.
+pub fn insert<F: Numbered>(
+    tables: &Memory,
+    key: &Key<F::Addr>,
+    nat: &Nat<F::Addr>,
+    flags: u32,
+) -> Result<u32, Option<Refused>> {
+    let words = F::words(key);
+    let home = flows::home::<F, _>(tables, &words);
+    if flows::find::<F, _>(tables, &words, home).is_some() {
+        return Err(None);
+    }
+    let claimed = flows::claim::<F, _>(tables, &words, home).map_err(Some)?;
+    Ok(claimed.publish(tables, nat, flags).index)
 }
