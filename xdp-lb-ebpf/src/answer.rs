@@ -16,7 +16,7 @@ use crate::rewrite::{Frame4, Frame6};
 const QUOTED: usize = 8;
 const TTL: u8 = 64;
 
-/// How the frame must change before [`write`].
+/// How the frame must change before [`write()`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Bytes in front.

@@ -34,7 +34,7 @@ impl<A: Copy> Key<A> {
     }
 }
 
-/// The whole rewrite of one direction of a flow; field by field as in [`Nat4`].
+/// The whole rewrite of one direction of a flow; field by field as in [`Nat4`](crate::abi::Nat4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nat<A> {
     pub src: A,
