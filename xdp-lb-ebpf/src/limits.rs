@@ -13,7 +13,8 @@ pub const RING_MAX: u32 = 1 << 20;
 pub const NETWORKS_MAX: u32 = 1 << 16;
 /// Interfaces the program is attached to or sends through.
 pub const PORTS_MAX: u32 = 64;
-/// Datagrams whose fragments are under way. A fragment that finds no room is dropped and counted.
+/// Datagrams whose fragments are under way. Of one that finds no room the later fragments go to the
+/// kernel, which drops them, and are counted.
 pub const FRAGMENTS_MAX: u32 = 8192;
 /// Slots of the IPv4 flow table unless told otherwise: 64 MiB.
 pub const FLOWS4_DEFAULT: u32 = 1 << 20;

@@ -192,7 +192,7 @@ impl Tables for Maps {
         unsafe { FRAGMENTS.get(key) }.copied()
     }
     fn keep_fragment(&self, key: &FragmentKey, value: &Fragment) {
-        // On failure the later fragments are dropped, and counted as such.
+        // On failure the later fragments go to the kernel, counted as `FragmentUnknown`.
         let _ = FRAGMENTS.insert(key, value, 0);
     }
     fn next_fragment_id(&self) -> u32 {
