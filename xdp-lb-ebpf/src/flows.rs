@@ -1,6 +1,6 @@
 //! The flow table: two entries a connection, one for each direction, in an array of cache lines.
 //!
-//! A flow's hash names its **home** slot. It lives there, or in one of 63 other **candidates** of that
+//! A flow's hash names its **home** slot. It lives there, or in one of 55 other **candidates** of that
 //! home: the rest of the home's set of 16 slots, then single slots of other sets. Each slot's `hop`
 //! word has a bit for every candidate of which it is the home (as in hopscotch hashing, without the
 //! hopping), so
@@ -17,8 +17,10 @@
 //! flow was evicted under its eyes. User space removes expired flows by the same steps through `mmap`.
 //!
 //! Two CPUs that insert the same key at once find each other by the home's hop word. Each writes the
-//! key into the slot it claimed, and only then sets its bit; `or` returns what stood there, so the
-//! second of them sees the first's bit, and behind it, busy or live, the key.
+//! key into the slot it claimed, and only then sets its bit and counts its arrival, in the upper 8 bits
+//! of the word, by one addition. Where that returns the very word that [`find`] saw, nobody came in
+//! between (unless 256 did, to this one home); else the second looks behind the bits once more, and
+//! meets the first's key there, busy or live.
 
 use crate::Reason;
 use crate::family::{Family, Nat, Slot};
@@ -26,8 +28,11 @@ use crate::tables::Flows;
 
 /// Slots of a set. A set is 1 KiB of IPv4 flows: never two pages.
 const WAYS: u32 = 16;
-/// Slots a flow may live in: the bits of `hop`.
-const CANDIDATES: u32 = 64;
+/// Slots a flow may live in: as many bits of `hop`.
+pub const CANDIDATES: u32 = 56;
+/// Those bits; above them are the arrivals.
+pub const HOP_BITS: u64 = (1 << CANDIDATES) - 1;
+const ARRIVAL: u64 = 1 << CANDIDATES;
 /// Candidates looked at for an empty slot before a flow that may go is evicted instead. A flood of
 /// new flows then costs four lines a flow, as much as the flows it evicts did.
 const EAGER: u32 = 4;
@@ -120,10 +125,12 @@ pub fn home<F: Family, T: Flows>(tables: &T, key: &F::Words) -> u32 {
 /// The `n`th slot in which a flow with this home may live.
 #[inline(always)]
 pub fn candidate(home: u32, n: u32, mask: u32) -> u32 {
-    let way = home.wrapping_add(n) % WAYS;
-    // 48 sets for the last 48 slots: a set that is full says nothing of them. In three whole sets,
-    // the first flow was refused at 57 % (2^18 slots, worst of 40 fillings); so, at 79 %.
-    let away = if n < WAYS { 0 } else { n / WAYS + n % WAYS * (CANDIDATES / WAYS) };
+    // The first four in the same quarter of the set: what a flood evicts from one quarter has its home
+    // there too, and no other line is touched.
+    let way = (home & 12).wrapping_add(n & 12) & 12 | home.wrapping_add(n) & 3;
+    // 40 sets for the last 40 slots: a set that is full says nothing of them. In whole sets, the first
+    // flow was refused at 57 % (2^18 slots, worst of 40 fillings); so, at 71 % (of 200).
+    let away = n / WAYS * (1 + 4 * (n % WAYS));
     let set = (home / WAYS) ^ away.wrapping_mul(stride(home));
     (set.wrapping_mul(WAYS) | way) & mask
 }
@@ -138,14 +145,23 @@ fn stride(home: u32) -> u32 {
 /// Which candidate of `home` the slot `index` is.
 #[inline(always)]
 fn number(home: u32, index: u32, mask: u32) -> Option<u32> {
-    let way = index.wrapping_sub(home) % WAYS;
-    for group in 0..CANDIDATES / WAYS {
+    let way = (index & 12).wrapping_sub(home & 12) & 12 | index.wrapping_sub(home) & 3;
+    for group in 0..CANDIDATES.div_ceil(WAYS) {
         let n = group * WAYS + way;
         if candidate(home, n, mask) == index {
-            return Some(n);
+            return (n < CANDIDATES).then_some(n);
         }
     }
     None
+}
+
+/// The hop word of a home under which a key was not found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Absent(u64);
+
+impl Absent {
+    /// No word that [`claim`] could meet: its own bit is not set yet.
+    pub const UNSURE: Self = Self(u64::MAX);
 }
 
 /// Looks a key up.
@@ -154,20 +170,29 @@ pub fn find<'a, F: Family, T: Flows>(
     tables: &'a T,
     key: &F::Words,
     home: u32,
-) -> Option<Met<'a, F>> {
-    let first = F::slot(tables, home)?;
+) -> Result<Met<'a, F>, Absent> {
+    let first = F::slot(tables, home).ok_or(Absent::UNSURE)?;
+    // Before the slots that it names: who comes later is seen in it by `claim`.
+    let hop = first.hop().load();
     let state = State(first.state().load());
     if state.is_live() && first.holds(key) {
-        return Some(Met { index: home, slot: first, state });
+        return Ok(Met { index: home, slot: first, state });
     }
-    let hop = first.hop().load();
-    if hop & !1 == 0 {
-        return None;
+    // Its own slot among them: a flow that is about to live there is none yet, but no absence.
+    let others = if state.is_busy() { hop & HOP_BITS } else { hop & HOP_BITS & !1 };
+    if others == 0 {
+        return Err(Absent(hop));
     }
-    let index = F::elsewhere(tables, key, home, hop & !1);
-    let slot = F::slot(tables, index)?;
+    let index = F::elsewhere(tables, key, home, others);
+    if index == NOWHERE {
+        return Err(Absent(hop));
+    }
+    let slot = F::slot(tables, index).ok_or(Absent::UNSURE)?;
     let state = State(slot.state().load());
-    (state.is_live() && slot.holds(key)).then_some(Met { index, slot, state })
+    if !state.is_live() || !slot.holds(key) {
+        return Err(Absent::UNSURE);
+    }
+    Ok(Met { index, slot, state })
 }
 
 /// No slot.
@@ -237,19 +262,21 @@ pub fn claim<'a, F: Family, T: Flows>(
     tables: &'a T,
     key: &F::Words,
     home: u32,
+    absent: Absent,
 ) -> Result<Claimed<'a, F>, Refused> {
     let vacancy = F::vacancy(tables, home);
     if vacancy == NO_VACANCY {
         return Err(Refused::Full);
     }
-    let (n, state) = ((vacancy >> 32) as u32 % CANDIDATES, State(vacancy as u32));
+    let (n, state) = ((vacancy >> 32) as u32, State(vacancy as u32));
     let (index, bit) = (candidate(home, n, F::mask(tables)), 1 << n);
     let slot = F::slot(tables, index).ok_or(Refused::Full)?;
     let at = F::slot(tables, home).ok_or(Refused::Full)?;
     slot.write_key(key);
-    let others = at.hop().or(bit) & !bit;
+    // The slot is ours, so its bit was not set: nothing is carried.
+    let hop = at.hop().add(bit | ARRIVAL);
     let claimed = Claimed { index, slot, home, bit, state };
-    if others != 0 && F::elsewhere(tables, key, home, others) != NOWHERE {
+    if hop != absent.0 && F::elsewhere(tables, key, home, hop & HOP_BITS) != NOWHERE {
         claimed.give_back(tables);
         return Err(Refused::Rival);
     }
@@ -334,7 +361,7 @@ fn take<F: Family, T: Flows>(tables: &T, index: u32, slot: &F::Slot, state: Stat
     }
     let home = home::<F, T>(tables, &slot.key());
     if let (Some(at), Some(n)) = (F::slot(tables, home), number(home, index, F::mask(tables))) {
-        at.hop().and(!(1 << (n % CANDIDATES)));
+        at.hop().and(!(1 << n));
     }
     if state.has(State::FORWARD) && !state.has(State::CLOSED) {
         uncount(tables, slot.backend().into());
@@ -346,7 +373,7 @@ fn take<F: Family, T: Flows>(tables: &T, index: u32, slot: &F::Slot, state: Stat
 pub fn abandon<F: Family, T: Flows>(tables: &T, met: &Met<'_, F>) -> bool {
     let home = home::<F, T>(tables, &met.slot.key());
     if let (Some(at), Some(n)) = (F::slot(tables, home), number(home, met.index, F::mask(tables))) {
-        at.hop().and(!(1 << (n % CANDIDATES)));
+        at.hop().and(!(1 << n));
     }
     met.slot.state().cas(met.state.0, met.state.empty().0)
 }

@@ -127,7 +127,7 @@ pub fn error<F: Icmp, T: Tables>(packet: &mut Packet<'_>, tables: &T) -> Result<
     let key = Key { src: dst, dst: src, sport: ports.dport, dport: ports.sport, proto };
     let key = F::words(&key);
     let home = flows::home::<F, T>(tables, &key);
-    let Some(met) = flows::find::<F, T>(tables, &key, home) else {
+    let Ok(met) = flows::find::<F, T>(tables, &key, home) else {
         return Err(Reason::Icmp);
     };
     // Read again rather than kept over the look-up: 32 bytes less of stack, which with those of the

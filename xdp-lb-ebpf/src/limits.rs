@@ -27,9 +27,9 @@ pub const FLOWS_MIN: u32 = 64;
 /// Most slots of a flow table: a flow names its other half by a 32-bit index, and 16 GiB is enough.
 pub const FLOWS_MAX: u32 = 1 << 28;
 /// Slots of a flow table, in percent, that established flows may take with none refused; a connection
-/// takes two. Filled at random, the first was refused at 77.5 % of 2^20 slots (worst of 12 fillings)
-/// and at 79 % of 2^18 (of 40); at 70 %, one filling in ten thousand of 2^20 slots, by calculation.
-pub const FLOWS_CAPACITY_PERCENT: u32 = 70;
+/// takes two. Filled at random, the first was refused at 77 % of 2^20 slots (worst of 12 fillings) and
+/// at 71 % of 2^18 (of 200); at 66 %, in one filling of 2^20 slots in ten thousand, by calculation.
+pub const FLOWS_CAPACITY_PERCENT: u32 = 66;
 
 /// Source ports tried for a new flow before it is refused: at half the ports of a member taken, one
 /// flow in 65536 is refused.

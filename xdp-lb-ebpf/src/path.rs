@@ -7,7 +7,7 @@
 
 use crate::abi::{BACKEND_STICKY, BACKEND_UP, Backend, ListenerKey, NetworkKey, SCTP, TCP, UDP};
 use crate::family::{Address, Family, Key, Nat, Slot, V4, V6};
-use crate::flows::{self, Claimed, Met, State};
+use crate::flows::{self, Absent, Met, State};
 use crate::fragment::{self, Fragmented};
 use crate::headers::{
     ACK, Ethernet, FIN, KIND_IPV4, KIND_IPV6, KIND_QINQ, KIND_VLAN, Mac, RST, SYN, Tcp, Udp,
@@ -23,7 +23,7 @@ use crate::{Packet, Reason, Tables, checksum, select};
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Where every frame begins, and begins again once its flow is open.
+    /// Where every frame begins, and nearly all end.
     Known = 0,
     /// Whose frame it is, and which member shall have it.
     Select4 = 1,
@@ -33,7 +33,8 @@ pub enum Stage {
     Open6 = 4,
     Icmp4 = 5,
     Icmp6 = 6,
-    Fragment = 7,
+    /// Fragments, and frames whose flow was opened just now.
+    Follow = 7,
     /// An answer in place of silence: not part of [`frame`], since it changes the frame's length.
     Answer = 8,
 }
@@ -74,7 +75,7 @@ impl Routed for V6 {
 /// Rewrites a frame that came in by `ingress`, and says by which interface it leaves.
 pub fn frame<T: Tables>(packet: &mut Packet<'_>, ingress: u32, tables: &T) -> Result<u32, Reason> {
     let mut stage = Stage::Known;
-    // More than any frame takes: known, fragment, select, open, known, fragment.
+    // More than any frame takes: known, follow, select, open, follow.
     for _ in 0..8 {
         let end = match stage {
             Stage::Known => known(packet, ingress, tables),
@@ -84,7 +85,7 @@ pub fn frame<T: Tables>(packet: &mut Packet<'_>, ingress: u32, tables: &T) -> Re
             Stage::Open6 => open::<V6, T>(packet, ingress, tables),
             Stage::Icmp4 => icmp::error::<V4, T>(packet, tables).map_err(Miss::Over),
             Stage::Icmp6 => icmp::error::<V6, T>(packet, tables).map_err(Miss::Over),
-            Stage::Fragment => piece(packet, ingress, tables),
+            Stage::Follow => followed(packet, ingress, tables),
             Stage::Answer => break,
         };
         match end {
@@ -116,12 +117,17 @@ fn known_datagram<F: Routed, T: Tables>(
 ) -> Result<u32, Miss> {
     let ip = F::datagram(packet)?;
     if ip.piece != Piece::Whole {
-        return Err(Miss::Goes(Stage::Fragment));
+        return Err(Miss::Goes(Stage::Follow));
     }
     if ip.proto == F::ICMP {
         return Err(Miss::Goes(F::ICMP_STAGE));
     }
-    Ok(follow::<F, T>(packet, ingress, &ip, tables)?.hop.ifindex)
+    let segment = parse::segment(packet, &ip)?;
+    // Nearly always of a new flow: its slot and that of its answers are then waited for together.
+    if segment.flags & (SYN | ACK | RST) == SYN {
+        return Err(Miss::Goes(F::SELECT));
+    }
+    Ok(follow::<F, T>(packet, ingress, &ip, &segment, tables)?.hop.ifindex)
 }
 
 /// Finds the flow of a frame that has its ports, and sends the frame after it.
@@ -130,46 +136,46 @@ fn follow<F: Routed, T: Tables>(
     packet: &mut Packet<'_>,
     ingress: u32,
     ip: &Datagram<F::Addr>,
+    segment: &Segment<F::Addr>,
     tables: &T,
 ) -> Result<Sent<F::Addr>, Miss> {
-    let segment = parse::segment(packet, ip)?;
     let key = F::words(&segment.key);
     let home = flows::home::<F, T>(tables, &key);
-    let stale = match flows::find::<F, T>(tables, &key, home) {
-        Some(met) if !stale(tables, &met, &segment) => {
-            return Ok(carry(packet, ingress, ip, &segment, &met, tables)?);
+    match flows::find::<F, T>(tables, &key, home) {
+        Ok(met) if !stale(tables, &met, segment) => {
+            Ok(carry(packet, ingress, ip, segment, &met, tables)?)
         }
-        met => met.is_some().into(),
-    };
-    tables.choose(|choice| (choice.home, choice.stale) = (home, stale));
-    Err(Miss::Goes(F::SELECT))
+        _ => Err(Miss::Goes(F::SELECT)),
+    }
 }
 
-/// Fragments.
+/// Fragments, and frames whose flow was opened just now.
 #[inline(always)]
-pub fn piece<T: Tables>(packet: &mut Packet<'_>, ingress: u32, tables: &T) -> Result<u32, Miss> {
+pub fn followed<T: Tables>(packet: &mut Packet<'_>, ingress: u32, tables: &T) -> Result<u32, Miss> {
     let ethernet: &Ethernet = packet.at(0).ok_or(Reason::Truncated)?;
     match ethernet.kind {
-        KIND_IPV4 => piece_of::<V4, T>(packet, ingress, tables),
-        _ => piece_of::<V6, T>(packet, ingress, tables),
+        KIND_IPV4 => followed_datagram::<V4, T>(packet, ingress, tables),
+        _ => followed_datagram::<V6, T>(packet, ingress, tables),
     }
 }
 
 #[inline(always)]
-fn piece_of<F: Routed, T: Tables>(
+fn followed_datagram<F: Routed, T: Tables>(
     packet: &mut Packet<'_>,
     ingress: u32,
     tables: &T,
 ) -> Result<u32, Miss> {
     let ip = F::datagram(packet)?;
-    if ip.piece == Piece::Later {
-        return Ok(fragment::later::<F, T>(packet, &ip, tables)?);
+    match ip.piece {
+        Piece::Later => return Ok(fragment::later::<F, T>(packet, &ip, tables)?),
+        Piece::First if ip.proto == SCTP => return Err(Reason::SctpFragment.into()),
+        Piece::First | Piece::Whole => {}
     }
-    if ip.proto == SCTP {
-        return Err(Reason::SctpFragment.into());
+    let segment = parse::segment(packet, &ip)?;
+    let sent = follow::<F, T>(packet, ingress, &ip, &segment, tables)?;
+    if ip.piece == Piece::First {
+        fragment::first::<F, T>(packet, &ip, &sent, tables)?;
     }
-    let sent = follow::<F, T>(packet, ingress, &ip, tables)?;
-    fragment::first::<F, T>(packet, &ip, &sent, tables)?;
     Ok(sent.hop.ifindex)
 }
 
@@ -346,80 +352,135 @@ fn retire<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>) {
 #[inline(always)]
 pub fn choose<F: Routed, T: Tables>(packet: &Packet<'_>, tables: &T) -> Result<u32, Miss> {
     let ip = F::datagram(packet)?;
-    let Segment { key: Key { src, dst, sport, dport, proto }, flags, .. } =
-        parse::segment(packet, &ip)?;
-    let listener = tables
-        .listener(&ListenerKey { addr: dst.wide(), port: dport, proto, zero: 0 })
-        .ok_or(Reason::NoListener)?;
-    if flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK {
-        return Err(Reason::NotAnOpening.into());
-    }
-    let client = src.wide();
-    if listener.restricted != 0 {
-        let key = NetworkKey { listener: listener.id.to_be_bytes(), addr: client };
-        if !tables.allowed(&key) {
-            tables.count_refused(listener.id, |at| at.refused += 1);
-            return Err(Reason::NetworkRefused.into());
+    let segment = parse::segment(packet, &ip)?;
+    let (listener, reason) = match offer(tables, &segment) {
+        Ok(choice) => {
+            if partial_checksum(packet, &ip) {
+                tables.count_reason(Reason::PartialChecksum);
+            }
+            tables.choose(|place| *place = choice);
+            return Err(Miss::Goes(F::OPEN));
         }
-    }
-    let Some(backend) = select::backend(tables, &listener, &client, sport) else {
-        tables.count_refused(listener.id, |at| at.unserved += 1);
-        return Err(Reason::NoMember.into());
+        Err(refusal) => refusal,
     };
-    if partial_checksum(packet, &ip) {
-        tables.count_reason(Reason::PartialChecksum);
+    // A SYN comes here without having been looked up.
+    if segment.flags & SYN != 0 && is_known::<F, T>(tables, &segment) {
+        return Err(Miss::Goes(Stage::Follow));
     }
-    tables.choose(|choice| {
-        choice.backend = backend;
-        choice.listener = listener.id;
-        choice.connections_max = listener.connections_max;
+    tables.count_refused(listener, |at| match reason {
+        Reason::NetworkRefused => at.refused += 1,
+        Reason::NoMember => at.unserved += 1,
+        _ => {}
     });
-    Err(Miss::Goes(F::OPEN))
+    Err(reason.into())
 }
 
-/// Admits a new flow to the member chosen: limit, source port, both entries. Then it is a known flow,
-/// and the frame begins again.
+/// What is offered to a new flow; else why nothing is, and the listener that says so.
+#[inline(always)]
+fn offer<A: Address, T: Tables>(
+    tables: &T,
+    Segment { key, flags, .. }: &Segment<A>,
+) -> Result<Choice, (u32, Reason)> {
+    let address = ListenerKey { addr: key.dst.wide(), port: key.dport, proto: key.proto, zero: 0 };
+    let Some(listener) = tables.listener(&address) else {
+        return Err((u32::MAX, Reason::NoListener));
+    };
+    if flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK {
+        return Err((listener.id, Reason::NotAnOpening));
+    }
+    let client = key.src.wide();
+    if listener.restricted != 0 {
+        let network = NetworkKey { listener: listener.id.to_be_bytes(), addr: client };
+        if !tables.allowed(&network) {
+            return Err((listener.id, Reason::NetworkRefused));
+        }
+    }
+    let Some(backend) = select::backend(tables, &listener, &client, key.sport) else {
+        return Err((listener.id, Reason::NoMember));
+    };
+    Ok(Choice { backend, listener: listener.id, connections_max: listener.connections_max })
+}
+
+/// Whether the table has the flow, and it goes on.
+#[inline(always)]
+fn is_known<F: Family, T: Tables>(tables: &T, segment: &Segment<F::Addr>) -> bool {
+    let key = F::words(&segment.key);
+    let home = flows::home::<F, T>(tables, &key);
+    flows::find::<F, T>(tables, &key, home).is_ok_and(|met| !stale(tables, &met, segment))
+}
+
+/// Opens a flow to the member chosen, unless it is open already; then the frame follows it.
 #[inline(always)]
 pub fn open<F: Routed, T: Tables>(
     packet: &Packet<'_>,
     ingress: u32,
     tables: &T,
 ) -> Result<u32, Miss> {
-    let Choice { home, stale, backend: id, listener, connections_max } = tables.chosen();
     let ip = F::datagram(packet)?;
     let segment = parse::segment(packet, &ip)?;
     let key = F::words(&segment.key);
-    if stale != 0
-        && let Some(met) = flows::find::<F, T>(tables, &key, home)
-    {
-        retire(tables, &met);
-    }
-    let Key { src, dst, sport, dport, .. } = segment.key;
+    let home = flows::home::<F, T>(tables, &key);
+    let absent = match flows::find::<F, T>(tables, &key, home) {
+        Ok(met) if !stale(tables, &met, &segment) => return Err(Miss::Goes(Stage::Follow)),
+        Ok(met) => {
+            retire(tables, &met);
+            Absent::UNSURE
+        }
+        Err(absent) => absent,
+    };
+    let client = Mac::new(packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.src);
+    admit::<F, T>(tables, &segment.key, &New { key, home, absent }, (client, ingress))?;
+    Err(Miss::Goes(Stage::Follow))
+}
+
+/// A key that is not in the table.
+struct New<F: Family> {
+    key: F::Words,
+    home: u32,
+    absent: Absent,
+}
+
+/// Limit, source port, both entries.
+#[inline(always)]
+fn admit<F: Family, T: Tables>(
+    tables: &T,
+    tuple: &Key<F::Addr>,
+    there: &New<F>,
+    (mac, ifindex): (Mac, u32),
+) -> Result<(), Reason> {
+    let Choice { backend: id, listener, connections_max } = tables.chosen();
     let backend = tables.backend(id).ok_or(Reason::NoNextHop)?;
+    // Read before anything is written: an atomic write waits for all that was read before it, and what
+    // is read after it waits for the write. So the slots of both directions are on their way at once.
+    let free = free_port::<F, T>(tables, backend, tuple);
     if !flows::count_within(tables, listener, connections_max) {
         tables.count_refused(listener, |at| at.limited += 1);
-        return Err(Reason::LimitReached.into());
+        return Err(Reason::LimitReached);
     }
-    let forward = match flows::claim::<F, T>(tables, &key, home) {
+    let Some((port, back)) = free else {
+        return Err(refuse(tables, listener, Reason::PortsExhausted));
+    };
+    let forward = match flows::claim::<F, T>(tables, &there.key, there.home, there.absent) {
         Ok(forward) => forward,
         Err(refused) => return Err(refuse(tables, listener, refused.into())),
     };
-    let (reverse, port) = match reserve::<F, T>(tables, backend, &segment) {
-        Ok(reserved) => reserved,
-        Err(reason) => {
+    let reverse = match flows::claim::<F, T>(tables, &back.key, back.home, back.absent) {
+        Ok(reverse) => reverse,
+        Err(refused) => {
             forward.give_back(tables);
-            return Err(refuse(tables, listener, reason));
+            return Err(refuse(tables, listener, refused.into()));
         }
     };
     if let Some(load) = tables.backend_load(id) {
         load.add(1);
     }
     tables.count_opened(id);
+    let Key { src, dst, sport, dport, .. } = *tuple;
     let (member, source) = (F::Addr::narrow(backend.addr), F::Addr::narrow(backend.source));
     let addr_delta = checksum::fold(src.difference(&source) + dst.difference(&member));
     let ports = checksum::difference(&sport, &port) + checksum::difference(&dport, &backend.port);
     let full_delta = checksum::fold(u32::from(addr_delta) + ports);
-    let there = Nat {
+    let to_member = Nat {
         src: source,
         dst: member,
         sport: port,
@@ -427,11 +488,11 @@ pub fn open<F: Routed, T: Tables>(
         addr_delta,
         full_delta,
         backend: id as u16,
-        mac: Mac::new(packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.src),
-        ifindex: ingress,
+        mac,
+        ifindex,
         peer: reverse.index,
     };
-    let back = Nat {
+    let to_client = Nat {
         src: dst,
         dst: src,
         sport: dport,
@@ -440,19 +501,19 @@ pub fn open<F: Routed, T: Tables>(
         addr_delta: !addr_delta,
         full_delta: !full_delta,
         peer: forward.index,
-        ..there
+        ..to_member
     };
-    forward.publish(tables, &there, State::FORWARD);
-    reverse.publish(tables, &back, 0);
-    Err(Miss::Goes(Stage::Known))
+    forward.publish(tables, &to_member, State::FORWARD);
+    reverse.publish(tables, &to_client, 0);
+    Ok(())
 }
 
 /// Takes back what was counted of a flow that found no room.
 #[inline(always)]
-fn refuse<T: Tables>(tables: &T, listener: u32, reason: Reason) -> Miss {
+fn refuse<T: Tables>(tables: &T, listener: u32, reason: Reason) -> Reason {
     flows::uncount_listener(tables, listener);
     tables.count_refused(listener, |at| at.exhausted += 1);
-    reason.into()
+    reason
 }
 
 /// The tuple of a member's answers to our source port.
@@ -462,26 +523,24 @@ fn answer<F: Family>(backend: &Backend, port: [u8; 2], proto: u8) -> Key<F::Addr
     Key { src, dst, sport: backend.port, dport: port, proto }
 }
 
-/// Reserves a source port: the entry of the member's answers is the reservation.
+/// A source port towards a member that no flow uses, and the entry of the member's answers, which is
+/// its reservation once claimed.
 #[inline(always)]
-fn reserve<'a, F: Family, T: Tables>(
-    tables: &'a T,
+fn free_port<F: Family, T: Tables>(
+    tables: &T,
     backend: &Backend,
-    segment: &Segment<F::Addr>,
-) -> Result<(Claimed<'a, F>, [u8; 2]), Reason> {
-    let client = segment.key.src.wide();
-    let mut free = None;
+    tuple: &Key<F::Addr>,
+) -> Option<([u8; 2], New<F>)> {
+    let client = tuple.src.wide();
     for attempt in 0..PORT_TRIES {
-        let port = select::source_port(tables.source_ports(), &client, segment.key.sport, attempt);
-        let key = F::words(&answer::<F>(backend, port, segment.key.proto));
+        let port = select::source_port(tables.source_ports(), &client, tuple.sport, attempt);
+        let key = F::words(&answer::<F>(backend, port, tuple.proto));
         let home = flows::home::<F, T>(tables, &key);
-        if flows::find::<F, T>(tables, &key, home).is_none() {
-            free = Some((key, home, port));
-            break;
+        if let Err(absent) = flows::find::<F, T>(tables, &key, home) {
+            return Some((port, New { key, home, absent }));
         }
     }
-    let (key, home, port) = free.ok_or(Reason::PortsExhausted)?;
-    Ok((flows::claim::<F, T>(tables, &key, home)?, port))
+    None
 }
 
 /// Whether the transport checksum is the pseudo header's sum alone, which is what a virtual link

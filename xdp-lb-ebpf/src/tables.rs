@@ -22,10 +22,6 @@ pub enum Way {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// Home of its flow.
-    pub home: u32,
-    /// 1 where the flow is known, and must be opened anew.
-    pub stale: u32,
     pub backend: u32,
     pub listener: u32,
     pub connections_max: u32,

@@ -47,8 +47,8 @@ pub fn xdp_lb_icmp6(ctx: XdpContext) -> u32 {
 }
 
 #[xdp]
-pub fn xdp_lb_fragment(ctx: XdpContext) -> u32 {
-    end(&ctx, path::piece(&mut packet(&ctx), ingress(&ctx), &Maps))
+pub fn xdp_lb_follow(ctx: XdpContext) -> u32 {
+    end(&ctx, path::followed(&mut packet(&ctx), ingress(&ctx), &Maps))
 }
 
 /// The reason for the answer is counted already.

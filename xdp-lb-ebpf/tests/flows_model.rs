@@ -62,7 +62,8 @@ fn as_a_plain_map<F: Numbered>(steps: &[Step]) {
                     Err(None) => assert!(model.contains_key(&number), "{number} was not there"),
                     Err(Some(refused)) => {
                         assert_eq!(refused, Refused::Full);
-                        assert!(model.len() == 64 && model.values().copied().all(stays));
+                        let staying = model.values().copied().filter(|flags| stays(*flags)).count();
+                        assert!(staying >= flows::CANDIDATES as usize);
                     }
                 }
             }
@@ -98,7 +99,7 @@ fn stays(flags: u32) -> bool {
 fn flag<F: Numbered>(tables: &Memory, model: &mut HashMap<u64, u32>, number: u64, flag: u32) {
     let words = F::words(&key::<F>(number));
     let home = flows::home::<F, _>(tables, &words);
-    let met = flows::find::<F, _>(tables, &words, home);
+    let met = flows::find::<F, _>(tables, &words, home).ok();
     assert_eq!(met.is_some(), model.contains_key(&number));
     let (Some(met), Some(flags)) = (met, model.get_mut(&number)) else {
         return;
@@ -165,7 +166,7 @@ fn write<F: Numbered>(tables: &Memory, random: &mut Random) {
         }
         5 => {
             let home = flows::home::<F, _>(tables, &words);
-            let Some(met) = flows::find::<F, _>(tables, &words, home) else { return };
+            let Ok(met) = flows::find::<F, _>(tables, &words, home) else { return };
             let backend = met.slot.backend();
             let closed = flows::mark(&met, State::CLOSED);
             if closed.is_some_and(|before| !before.has(State::CLOSED)) {
@@ -182,7 +183,7 @@ fn write<F: Numbered>(tables: &Memory, random: &mut Random) {
 fn read<F: Numbered>(tables: &Memory, key: &Key<F::Addr>) {
     let words = F::words(key);
     let home = flows::home::<F, _>(tables, &words);
-    let Some(met) = flows::find::<F, _>(tables, &words, home) else { return };
+    let Ok(met) = flows::find::<F, _>(tables, &words, home) else { return };
     let nat = met.slot.nat();
     if met.state.same_flow(State(met.slot.state().load())) {
         assert_eq!(nat, rewrite_of::<F>(key, backend_of::<F>(&words)), "half an entry");
@@ -209,13 +210,13 @@ fn open<F: Numbered>(
 fn remove<F: Numbered>(tables: &Memory, key: &Key<F::Addr>) -> bool {
     let words = F::words(key);
     let home = flows::home::<F, _>(tables, &words);
-    flows::find::<F, _>(tables, &words, home).is_some_and(|met| flows::remove(tables, &met))
+    flows::find::<F, _>(tables, &words, home).is_ok_and(|met| flows::remove(tables, &met))
 }
 
 fn state<F: Numbered>(tables: &Memory, key: &Key<F::Addr>) -> Option<State> {
     let words = F::words(key);
     let home = flows::home::<F, _>(tables, &words);
-    flows::find::<F, _>(tables, &words, home).map(|met| met.state)
+    flows::find::<F, _>(tables, &words, home).map(|met| met.state).ok()
 }
 
 fn key<F: Numbered>(number: u64) -> Key<F::Addr> {

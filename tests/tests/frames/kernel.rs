@@ -32,7 +32,7 @@ pub const PROGRAMS: [&str; 9] = [
     "xdp_lb_open6",
     "xdp_lb_icmp4",
     "xdp_lb_icmp6",
-    "xdp_lb_fragment",
+    "xdp_lb_follow",
     "xdp_lb_answer",
 ];
 

@@ -88,7 +88,7 @@ pub fn audit<F: Numbered>(tables: &Memory) -> HashMap<Vec<u64>, State> {
         let slot = F::slot(tables, index).expect("within the table");
         let state = State(slot.state().load());
         assert!(!state.is_busy(), "{} slot {index} is still busy", F::NAME);
-        let hop = slot.hop().load();
+        let hop = slot.hop().load() & flows::HOP_BITS;
         bits += hop.count_ones() as usize;
         for n in (0..64).filter(|n| hop >> n & 1 == 1) {
             let at = flows::candidate(index, n, mask);
@@ -104,7 +104,7 @@ pub fn audit<F: Numbered>(tables: &Memory) -> HashMap<Vec<u64>, State> {
         let home = flows::home::<F, _>(tables, &key);
         let twice = live.insert(key.as_ref().to_vec(), state);
         assert!(twice.is_none(), "{} slot {index}: its key is there twice", F::NAME);
-        let Some(met) = flows::find::<F, _>(tables, &key, home) else {
+        let Ok(met) = flows::find::<F, _>(tables, &key, home) else {
             panic!("{} slot {index}: not found from its home {home}", F::NAME);
         };
         assert_eq!(met.index, index, "{}", F::NAME);
@@ -162,9 +162,9 @@ pub fn insert<F: Numbered>(
 ) -> Result<u32, Option<Refused>> {
     let words = F::words(key);
     let home = flows::home::<F, _>(tables, &words);
-    if flows::find::<F, _>(tables, &words, home).is_some() {
+    let Err(absent) = flows::find::<F, _>(tables, &words, home) else {
         return Err(None);
-    }
-    let claimed = flows::claim::<F, _>(tables, &words, home).map_err(Some)?;
+    };
+    let claimed = flows::claim::<F, _>(tables, &words, home, absent).map_err(Some)?;
     Ok(claimed.publish(tables, nat, flags).index)
 }

@@ -24,7 +24,7 @@ const NAMES: [(Stage, &str); STAGES as usize] = [
     (Stage::Open6, "xdp_lb_open6"),
     (Stage::Icmp4, "xdp_lb_icmp4"),
     (Stage::Icmp6, "xdp_lb_icmp6"),
-    (Stage::Fragment, "xdp_lb_fragment"),
+    (Stage::Follow, "xdp_lb_follow"),
     (Stage::Answer, "xdp_lb_answer"),
 ];
 const FIRST: &str = NAMES[Stage::Known as usize].1;

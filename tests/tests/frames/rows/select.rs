@@ -190,6 +190,17 @@ fn reselected(family: Family) -> Vec<Row> {
             tcp.sent(say("S")),
             Want::Answer(super::refused::reset(tcp, tcp.sent(say("S")), "RA", 0, 1001)),
         ),
+        opens(
+            format!("{family:?} tcp SYN again, nobody takes new flows"),
+            [opened(tcp), vec![Step::Ring(ONE, &[])]].concat(),
+            tcp,
+        ),
+        row(
+            format!("{family:?} tcp SYN of the member on a known flow"),
+            opened(tcp),
+            tcp.answered(say("S")),
+            goes(tcp.heard(say("S"))),
+        ),
         row(
             format!("{family:?} tcp late ACK from a member that is not known"),
             [],
