@@ -15,7 +15,7 @@ use xdp_lb_ebpf::path::STAGES as STAGES_COUNT;
 use xdp_lb_ebpf::reason::REASONS as REASONS_COUNT;
 use xdp_lb_ebpf::tables::{Choice, Flows, Way};
 use xdp_lb_ebpf::{Reason, Tables};
-use xdp_lb_ebpf::{flows, sctp};
+use xdp_lb_ebpf::{flows, sctp, select};
 
 const MMAP: usize = BPF_F_MMAPABLE as usize;
 
@@ -152,6 +152,9 @@ impl Tables for Maps {
     fn crc_shift(&self, change: u32, length: u32) -> u32 {
         crc_shift(change, length)
     }
+    fn least(&self, start: u32, length: u32, turn: u32) -> u32 {
+        least(start, length, turn)
+    }
     fn listener(&self, key: &ListenerKey) -> Option<Listener> {
         // SAFETY: copied out at once. An entry replaced meanwhile is freed after this program ends,
         // and an update in place of a hash map is a new element (kernel hashtab.c).
@@ -262,6 +265,12 @@ extern "C" fn vacancy4(home: u32) -> u64 {
 #[inline(never)]
 extern "C" fn vacancy6(home: u32) -> u64 {
     flows::vacancy::<V6, _>(&Maps, home)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn least(start: u32, length: u32, turn: u32) -> u32 {
+    select::least(&Maps, start, length, turn)
 }
 
 #[unsafe(no_mangle)]

@@ -71,30 +71,40 @@ fn fresh<T: Tables>(
         _ => tables.cursor(listener.id)?.add(1) % listener.ring_len,
     };
     if listener.algorithm == Algorithm::LeastConnections as u8 {
-        return least(tables, listener, turn);
+        let least = tables.least(listener.ring_start, listener.ring_len, turn);
+        return (least != NOBODY).then_some(least);
     }
     tables.ring(listener.ring_start + turn)
 }
 
-/// The least loaded by weight of the members from `turn` on.
+/// No backend.
+pub const NOBODY: u32 = u32::MAX;
+
+/// The least loaded by weight of the members from `turn` on, in the `length` entries of the ring from
+/// `start`; or [`NOBODY`].
 #[inline(always)]
-fn least<T: Tables>(tables: &T, listener: &Listener, turn: u32) -> Option<u32> {
-    let mut best = None;
+pub fn least<T: Tables>(tables: &T, start: u32, length: u32, turn: u32) -> u32 {
+    let mut best = NOBODY;
     let (mut best_load, mut best_weight) = (0, 1);
     let mut at = turn;
     for n in 0..LEAST_CANDIDATES {
-        if n >= listener.ring_len {
+        if n >= length {
             break;
         }
-        let id = tables.ring(listener.ring_start + at)?;
-        let weight = u64::from(tables.backend(id)?.weight);
+        let Some(id) = tables.ring(start.wrapping_add(at)) else {
+            return NOBODY;
+        };
+        let (Some(backend), Some(load)) = (tables.backend(id), tables.backend_load(id)) else {
+            return NOBODY;
+        };
+        let weight = u64::from(backend.weight);
         // With the flow in question: an idle member of weight 2 comes before one of weight 1.
-        let load = u64::from(tables.backend_load(id)?.load()) + 1;
-        if best.is_none() || load * best_weight < best_load * weight {
-            (best, best_load, best_weight) = (Some(id), load, weight);
+        let load = u64::from(load.load()) + 1;
+        if best == NOBODY || load * best_weight < best_load * weight {
+            (best, best_load, best_weight) = (id, load, weight);
         }
         at += 1;
-        if at >= listener.ring_len {
+        if at >= length {
             at = 0;
         }
     }

@@ -7,7 +7,7 @@ use crate::abi::{
 };
 use crate::cell::Word32;
 use crate::family::{Slot4, Slot6, V4, V6};
-use crate::{flows, sctp};
+use crate::{flows, sctp, select};
 
 /// A direction, as counters tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,11 @@ pub trait Tables: Flows {
     /// [`sctp::shift`], a loop that is walked once for the same reason.
     fn crc_shift(&self, change: u32, length: u32) -> u32 {
         sctp::shift(change, length)
+    }
+
+    /// [`select::least`], another.
+    fn least(&self, start: u32, length: u32, turn: u32) -> u32 {
+        select::least(self, start, length, turn)
     }
 
     fn listener(&self, key: &ListenerKey) -> Option<Listener>;
