@@ -91,10 +91,15 @@ impl State {
     fn live(self, flags: u32) -> Self {
         Self((self.0 & Self::GENERATION).wrapping_add(1 << 16) | Self::LIVE | flags)
     }
+    /// A live flow that nobody answered, or that is over.
+    #[inline(always)]
+    pub fn may_be_evicted(self) -> bool {
+        self.is_live() && (!self.has(Self::ANSWERED) || self.has(Self::CLOSED))
+    }
     /// How gladly it is evicted `idle_s` seconds after its last packet; 0 for never.
     #[inline(always)]
     fn worth_evicting(self, idle_s: u32) -> u32 {
-        if !self.is_live() || self.has(Self::ANSWERED) && !self.has(Self::CLOSED) {
+        if !self.may_be_evicted() {
             return 0;
         }
         let closed = if self.has(Self::CLOSED) { 1 << 30 } else { 0 };
@@ -376,6 +381,14 @@ pub fn abandon<F: Family, T: Flows>(tables: &T, met: &Met<'_, F>) -> bool {
         at.hop().and(!(1 << n));
     }
     met.slot.state().cas(met.state.0, met.state.empty().0)
+}
+
+/// What lives in a slot.
+#[inline(always)]
+pub fn at<F: Family, T: Flows>(tables: &T, index: u32) -> Option<Met<'_, F>> {
+    let slot = F::slot(tables, index)?;
+    let state = State(slot.state().load());
+    state.is_live().then_some(Met { index, slot, state })
 }
 
 /// Removes one entry. False where it has changed since `met`.

@@ -34,6 +34,8 @@ pub const FLOWS_CAPACITY_PERCENT: u32 = 66;
 /// Source ports tried for a new flow before it is refused: at half the ports of a member taken, one
 /// flow in 65536 is refused.
 pub const PORT_TRIES: u32 = 16;
+/// Of these, the ports that must all be taken before one of a flow that may be evicted is given again.
+pub const PORT_EAGER: u32 = 4;
 /// Members a LEAST_CONNECTIONS pool compares for one new flow: all of a small pool; of a larger one
 /// a window that moves on by one with every flow, so that each member is looked at.
 pub const LEAST_CANDIDATES: u32 = 16;

@@ -7,13 +7,13 @@
 
 use crate::abi::{BACKEND_STICKY, BACKEND_UP, Backend, ListenerKey, NetworkKey, SCTP, TCP, UDP};
 use crate::family::{Address, Family, Key, Nat, Slot, V4, V6};
-use crate::flows::{self, Absent, Met, State};
+use crate::flows::{self, Absent, Met, NOWHERE, Refused, State};
 use crate::fragment::{self, Fragmented};
 use crate::headers::{
     ACK, Ethernet, FIN, KIND_IPV4, KIND_IPV6, KIND_QINQ, KIND_VLAN, Mac, RST, SYN, Tcp, Udp,
 };
 use crate::icmp::{self, Icmp};
-use crate::limits::PORT_TRIES;
+use crate::limits::{PORT_EAGER, PORT_TRIES};
 use crate::parse::{self, Datagram, Piece, Segment};
 use crate::rewrite::{self, Hop};
 use crate::tables::{Choice, Way};
@@ -442,33 +442,30 @@ struct New<F: Family> {
 
 /// Limit, source port, both entries.
 #[inline(always)]
-fn admit<F: Family, T: Tables>(
+fn admit<F: Routed, T: Tables>(
     tables: &T,
     tuple: &Key<F::Addr>,
     there: &New<F>,
     (mac, ifindex): (Mac, u32),
-) -> Result<(), Reason> {
+) -> Result<(), Miss> {
     let Choice { backend: id, listener, connections_max } = tables.chosen();
     let backend = tables.backend(id).ok_or(Reason::NoNextHop)?;
     // Read before anything is written: an atomic write waits for all that was read before it, and what
     // is read after it waits for the write. So the slots of both directions are on their way at once.
-    let free = free_port::<F, T>(tables, backend, tuple);
+    let (port, back) = free_port::<F, T>(tables, backend, tuple)?;
     if !flows::count_within(tables, listener, connections_max) {
         tables.count_refused(listener, |at| at.limited += 1);
-        return Err(Reason::LimitReached);
+        return Err(Reason::LimitReached.into());
     }
-    let Some((port, back)) = free else {
-        return Err(refuse(tables, listener, Reason::PortsExhausted));
-    };
     let forward = match flows::claim::<F, T>(tables, &there.key, there.home, there.absent) {
         Ok(forward) => forward,
-        Err(refused) => return Err(refuse(tables, listener, refused.into())),
+        Err(refused) => return Err(refuse(tables, listener, refused)),
     };
     let reverse = match flows::claim::<F, T>(tables, &back.key, back.home, back.absent) {
         Ok(reverse) => reverse,
         Err(refused) => {
             forward.give_back(tables);
-            return Err(refuse(tables, listener, refused.into()));
+            return Err(refuse(tables, listener, refused));
         }
     };
     if let Some(load) = tables.backend_load(id) {
@@ -510,10 +507,10 @@ fn admit<F: Family, T: Tables>(
 
 /// Takes back what was counted of a flow that found no room.
 #[inline(always)]
-fn refuse<T: Tables>(tables: &T, listener: u32, reason: Reason) -> Reason {
+fn refuse<T: Tables>(tables: &T, listener: u32, refused: Refused) -> Miss {
     flows::uncount_listener(tables, listener);
     tables.count_refused(listener, |at| at.exhausted += 1);
-    reason
+    Reason::from(refused).into()
 }
 
 /// The tuple of a member's answers to our source port.
@@ -524,23 +521,39 @@ fn answer<F: Family>(backend: &Backend, port: [u8; 2], proto: u8) -> Key<F::Addr
 }
 
 /// A source port towards a member that no flow uses, and the entry of the member's answers, which is
-/// its reservation once claimed.
+/// its reservation once claimed. Where the first few are taken, one of them that may be evicted
+/// goes, and `open` begins again: else a flood would leave no port to others.
 #[inline(always)]
-fn free_port<F: Family, T: Tables>(
+fn free_port<F: Routed, T: Tables>(
     tables: &T,
     backend: &Backend,
     tuple: &Key<F::Addr>,
-) -> Option<([u8; 2], New<F>)> {
+) -> Result<([u8; 2], New<F>), Miss> {
     let client = tuple.src.wide();
+    let mut loose = NOWHERE;
     for attempt in 0..PORT_TRIES {
+        if attempt >= PORT_EAGER && loose != NOWHERE {
+            break;
+        }
         let port = select::source_port(tables.source_ports(), &client, tuple.sport, attempt);
         let key = F::words(&answer::<F>(backend, port, tuple.proto));
         let home = flows::home::<F, T>(tables, &key);
-        if let Err(absent) = flows::find::<F, T>(tables, &key, home) {
-            return Some((port, New { key, home, absent }));
+        match flows::find::<F, T>(tables, &key, home) {
+            Err(absent) => return Ok((port, New { key, home, absent })),
+            Ok(met) if met.state.may_be_evicted() => loose = met.index,
+            Ok(_) => {}
         }
     }
-    None
+    match flows::at::<F, T>(tables, loose) {
+        Some(met) if met.state.may_be_evicted() => {
+            retire(tables, &met);
+            Err(Miss::Goes(F::OPEN))
+        }
+        _ => {
+            tables.count_refused(backend.listener, |at| at.exhausted += 1);
+            Err(Reason::PortsExhausted.into())
+        }
+    }
 }
 
 /// Whether the transport checksum is the pseudo header's sum alone, which is what a virtual link

@@ -94,6 +94,42 @@ fn flood<F: Numbered + Routed>() {
     audit_loads(&tables);
 }
 
+#[test]
+fn ipv4_ports_of_flows_nobody_answered_are_given_again() {
+    few_ports::<V4>();
+}
+
+#[test]
+fn ipv6_ports_of_flows_nobody_answered_are_given_again() {
+    few_ports::<V6>();
+}
+
+/// Half of a hundred ports a member in established flows, and then more SYNs than there are ports: all
+/// find one. Established flows keep theirs; where they have all, a new flow is refused.
+fn few_ports<F: Numbered + Routed>() {
+    let mut tables = tables::<F>(SLOTS);
+    tables.source_ports = (4096, 100);
+    let established = MEMBERS * 50;
+    for client in 0..established {
+        establish::<F>(&tables, client).unwrap_or_else(|why| panic!("client {client}: {why:?}"));
+    }
+    for client in established..MEMBERS * 1000 {
+        let sent = send::<F>(&tables, &key::<F>(client), SYN);
+        sent.unwrap_or_else(|why| panic!("client {client}: {why:?}"));
+    }
+    let refused = (MEMBERS * 1000..MEMBERS * 2000)
+        .filter_map(|client| establish::<F>(&tables, client).err())
+        .inspect(|why| assert_eq!(*why, Reason::PortsExhausted))
+        .count() as u64;
+    assert!(refused >= MEMBERS * 950, "{refused} refused");
+    for client in 0..established {
+        let there = send::<F>(&tables, &key::<F>(client), ACK);
+        there.unwrap_or_else(|why| panic!("client {client}: {why:?}"));
+    }
+    audit::<F>(&tables);
+    audit_loads(&tables);
+}
+
 /// Two CPUs open and close the same few connections: each is counted once, and taken off once.
 #[test]
 fn ipv4_connection_counts_with_two_writers() {
