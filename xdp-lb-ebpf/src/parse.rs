@@ -2,7 +2,7 @@
 
 use crate::abi::{SCTP, TCP, UDP};
 use crate::family::{Family, Key, V4, V6};
-use crate::headers::{Ethernet, Ipv4, Ipv6, Ipv6Fragment, Sctp, Tcp, Udp};
+use crate::headers::{ACK, Ethernet, Ipv4, Ipv6, Ipv6Fragment, RST, SYN, Sctp, Tcp, Udp};
 use crate::{Packet, Reason};
 
 /// Where the IP header begins.
@@ -43,6 +43,14 @@ pub struct Segment<A> {
     pub flags: u8,
     /// Bytes behind the transport header.
     pub payload: u32,
+}
+
+impl<A> Segment<A> {
+    /// The first of a TCP connection: a SYN alone.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.flags & (SYN | ACK | RST) == SYN
+    }
 }
 
 /// What each family's parser does.

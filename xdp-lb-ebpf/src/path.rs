@@ -124,7 +124,7 @@ fn known_datagram<F: Routed, T: Tables>(
     }
     let segment = parse::segment(packet, &ip)?;
     // Nearly always of a new flow: its slot and that of its answers are then waited for together.
-    if segment.flags & (SYN | ACK | RST) == SYN {
+    if segment.opens() {
         return Err(Miss::Goes(F::SELECT));
     }
     Ok(follow::<F, T>(packet, ingress, &ip, &segment, tables)?.hop.ifindex)
@@ -364,7 +364,7 @@ pub fn choose<F: Routed, T: Tables>(packet: &Packet<'_>, tables: &T) -> Result<u
         Err(refusal) => refusal,
     };
     // A SYN comes here without having been looked up.
-    if segment.flags & SYN != 0 && is_known::<F, T>(tables, &segment) {
+    if segment.opens() && is_known::<F, T>(tables, &segment) {
         return Err(Miss::Goes(Stage::Follow));
     }
     tables.count_refused(listener, |at| match reason {
