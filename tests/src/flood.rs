@@ -1,4 +1,6 @@
 //! SYNs with sources that do not exist, as many as a CPU can send.
+//!
+//! The sources are of nets that nobody may have: 198.18.0.0/15 (RFC 2544), 2001:2::/48 (RFC 5180).
 
 use std::io;
 use std::mem::{size_of, transmute, zeroed};
@@ -17,9 +19,6 @@ use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 use crate::payload;
 
 pub type Mac = [u8; 6];
-
-/// Where the sources are from, which nobody may have (RFC 2544, RFC 5180).
-pub const SOURCES: [&str; 2] = ["198.18.0.0/15", "2001:2::/48"];
 
 const BATCH: usize = 256;
 const ETHERNET: usize = 14;
