@@ -4,7 +4,7 @@ mod bed;
 
 use std::thread;
 
-use bed::{Numbered, Random, audit, audit_loads};
+use bed::{Numbered, Random, audit, audit_loads, audit_pairs};
 use xdp_lb_ebpf::abi::{BACKEND_UP, Backend, Listener, ListenerKey, TCP};
 use xdp_lb_ebpf::family::{Address, Key, V4, V6};
 use xdp_lb_ebpf::flows::State;
@@ -52,6 +52,7 @@ fn filled_by_frames<F: Numbered + Routed>() {
     assert_eq!(tables.counters.lock().expect("nobody panicked").listeners[&0].exhausted, refused);
     let live = audit::<F>(&tables);
     assert_eq!(live.len() as u64, established * 2);
+    assert_eq!(audit_pairs::<F>(&tables), live.len());
     assert!(live.values().all(|state| state.has(State::ANSWERED)));
     audit_loads(&tables);
     for client in 0..capacity {
@@ -162,6 +163,7 @@ fn two_writers<F: Numbered + Routed>() {
             }
         });
         audit::<F>(&tables);
+        audit_pairs::<F>(&tables);
         audit_loads(&tables);
     }
 }

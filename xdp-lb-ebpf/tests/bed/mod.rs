@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use xdp_lb_ebpf::cell::Word32;
 use xdp_lb_ebpf::family::{Family, Key, Nat, Slot, V4, V6};
-use xdp_lb_ebpf::flows::{self, Refused, State};
+use xdp_lb_ebpf::flows::{self, Met, Refused, State};
 use xdp_lb_ebpf::headers::Mac;
 use xdp_lb_ebpf::memory::Memory;
+use xdp_lb_ebpf::tables::Flows;
 
 /// SplitMix64: the same numbers everywhere, from one seed.
 pub struct Random(pub u64);
@@ -32,7 +32,6 @@ pub fn mixed(value: u64) -> u64 {
 pub trait Numbered: Family {
     const NAME: &'static str;
     fn addr(number: u64) -> Self::Addr;
-    fn slots(tables: &Memory) -> u32;
     /// Tables whose flow table of this family has `slots`, the other 64.
     fn memory(slots: u32, listeners: usize, backends: usize) -> Memory;
 }
@@ -41,9 +40,6 @@ impl Numbered for V4 {
     const NAME: &'static str = "IPv4";
     fn addr(number: u64) -> [u8; 4] {
         (number as u32).to_be_bytes()
-    }
-    fn slots(tables: &Memory) -> u32 {
-        tables.flows4.len() as u32
     }
     fn memory(slots: u32, listeners: usize, backends: usize) -> Memory {
         Memory::new(slots, 64, listeners, backends)
@@ -54,9 +50,6 @@ impl Numbered for V6 {
     const NAME: &'static str = "IPv6";
     fn addr(number: u64) -> [u8; 16] {
         (u128::from(number) | 0x2001_0db8 << 96).to_be_bytes()
-    }
-    fn slots(tables: &Memory) -> u32 {
-        tables.flows6.len() as u32
     }
     fn memory(slots: u32, listeners: usize, backends: usize) -> Memory {
         Memory::new(64, slots, listeners, backends)
@@ -80,13 +73,11 @@ pub fn random_key<F: Numbered>(random: &mut Random) -> Key<F::Addr> {
 ///
 /// Where a slot is busy, a key is there twice or not found, or a hop bit points to anything but a
 /// live entry of its home.
-pub fn audit<F: Numbered>(tables: &Memory) -> HashMap<Vec<u64>, State> {
+pub fn audit<F: Numbered>(tables: &impl Flows) -> HashMap<Vec<u64>, State> {
     let mask = F::mask(tables);
     let mut live = HashMap::new();
     let mut bits = 0;
-    for index in 0..F::slots(tables) {
-        let slot = F::slot(tables, index).expect("within the table");
-        let state = State(slot.state().load());
+    for Met { index, slot, state } in slots::<F>(tables) {
         assert!(!state.is_busy(), "{} slot {index} is still busy", F::NAME);
         let hop = slot.hop().load() & flows::HOP_BITS;
         bits += hop.count_ones() as usize;
@@ -113,25 +104,61 @@ pub fn audit<F: Numbered>(tables: &Memory) -> HashMap<Vec<u64>, State> {
     live
 }
 
+/// How many entries have their other half, in a table that nobody writes to.
+///
+/// # Panics
+///
+/// Where two entries refer to each other, but are not the two directions of one connection.
+pub fn audit_pairs<F: Numbered>(tables: &impl Flows) -> usize {
+    let mut paired = 0;
+    for Met { index, slot, state } in slots::<F>(tables).filter(|met| met.state.is_live()) {
+        let nat = slot.nat();
+        let Some(other) = flows::peer::<F, _>(tables, index, nat.peer) else { continue };
+        let proto = (slot.key().as_ref().last().expect("a key has words") >> 32) as u8;
+        let Nat { src, dst, sport, dport, backend, .. } = nat;
+        let sent = Key { src, dst, sport, dport, proto };
+        let one = other.slot.holds(&F::words(&sent.turned()))
+            && other.slot.backend() == backend
+            && other.state.has(State::FORWARD) != state.has(State::FORWARD);
+        assert!(one, "{} slots {index} and {}: of two connections", F::NAME, other.index);
+        paired += 1;
+    }
+    paired
+}
+
 /// Compares connection counts with the table: the live forward entries that are not closed.
 ///
 /// # Panics
 ///
 /// Where they differ.
-pub fn audit_loads(tables: &Memory) {
-    let mut backends = vec![0; tables.backend_loads.len()];
-    let mut listeners = vec![0; tables.listener_loads.len()];
-    let mut count = |state: State, backend: u16| {
-        if state.is_live() && state.has(State::FORWARD) && !state.has(State::CLOSED) {
-            backends[usize::from(backend)] += 1;
-            listeners[tables.backends[usize::from(backend)].listener as usize] += 1;
-        }
-    };
-    tables.flows4.iter().for_each(|slot| count(State(slot.state().load()), slot.backend()));
-    tables.flows6.iter().for_each(|slot| count(State(slot.state().load()), slot.backend()));
-    let loads = |words: &[Word32]| words.iter().map(Word32::load).collect::<Vec<_>>();
-    assert_eq!(loads(&tables.backend_loads), backends, "connections of each backend");
-    assert_eq!(loads(&tables.listener_loads), listeners, "connections of each listener");
+pub fn audit_loads(tables: &impl Flows) {
+    let (mut backends, mut listeners) = (HashMap::new(), HashMap::new());
+    for id in open::<V4>(tables).chain(open::<V6>(tables)) {
+        *backends.entry(id).or_insert(0) += 1;
+        *listeners.entry(tables.listener_of(id).expect("of our backends")).or_insert(0) += 1;
+    }
+    for (id, load) in (0..).map_while(|id| Some((id, tables.backend_load(id)?.load()))) {
+        let there = backends.get(&id).copied().unwrap_or(0);
+        assert_eq!(load, there, "connections of backend {id}: counted, and there");
+    }
+    for (id, load) in (0..).map_while(|id| Some((id, tables.listener_load(id)?.load()))) {
+        let there = listeners.get(&id).copied().unwrap_or(0);
+        assert_eq!(load, there, "connections of listener {id}: counted, and there");
+    }
+}
+
+/// Backends of the connections that count.
+fn open<F: Family>(tables: &impl Flows) -> impl Iterator<Item = u32> {
+    let counts =
+        |state: State| state.is_live() && state.has(State::FORWARD) && !state.has(State::CLOSED);
+    slots::<F>(tables).filter(move |met| counts(met.state)).map(|met| met.slot.backend().into())
+}
+
+fn slots<F: Family>(tables: &impl Flows) -> impl Iterator<Item = Met<'_, F>> {
+    (0..=F::mask(tables)).map(|index| {
+        let slot = F::slot(tables, index).expect("within the table");
+        Met { index, slot, state: State(slot.state().load()) }
+    })
 }
 
 /// A rewrite of which every field follows from the key, so that a mix of two is found out.
