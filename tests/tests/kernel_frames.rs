@@ -5,17 +5,18 @@ mod frames;
 #[path = "frames/kernel.rs"]
 mod kernel;
 
+use frames::world::FLOWS;
 use kernel::Kernel;
 
 #[test]
 fn kernel_rows() {
-    frames::run(frames::rows::all(), &mut Kernel::new());
+    frames::run(frames::rows::all(), &mut Kernel::new(FLOWS));
 }
 
 /// What `bpftool map dump` needs to show fields. Device maps and program arrays have none by design.
 #[test]
 fn kernel_maps_have_types() {
-    let kernel = Kernel::new();
+    let kernel = Kernel::new(FLOWS);
     let untyped = ["PORTS", "STAGES", ".rodata", ".data", ".bss"];
     let mut seen = 0;
     for (name, map) in kernel.object.maps() {
@@ -35,7 +36,7 @@ fn kernel_maps_have_types() {
 /// How much patience of the verifier (a million instructions) is left.
 #[test]
 fn kernel_prints_what_the_verifier_walked() {
-    let kernel = Kernel::new();
+    let kernel = Kernel::new(FLOWS);
     for name in kernel::PROGRAMS {
         let info = kernel.object.program(name).unwrap().info().unwrap();
         println!(

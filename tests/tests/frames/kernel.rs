@@ -17,9 +17,7 @@ use xdp_lb_ebpf::abi::{Backend, Listener, ListenerKey, NetworkKey};
 use zerocopy::transmute;
 
 use super::frames::frame::Mac;
-use super::frames::world::{
-    FLOWS, INTERFACES, Machine, Outcome, SEEDS, SERVICES, SOURCE_PORTS, Verdict,
-};
+use super::frames::world::{INTERFACES, Machine, Outcome, SEEDS, SERVICES, SOURCE_PORTS, Verdict};
 
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/xdp-lb.bpf.o");
 
@@ -50,8 +48,9 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the object in a network namespace of this thread's own, with the table's interfaces.
-    pub fn new() -> Self {
+    /// Loads the object in a network namespace of this thread's own, with the table's interfaces, and
+    /// `flows` slots for each family.
+    pub fn new(flows: u32) -> Self {
         assert!(Uid::effective().is_root(), "the kernel tests need root: see `cargo xtask test`");
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace for this thread");
         for (ifindex, _) in INTERFACES {
@@ -66,12 +65,12 @@ impl Kernel {
         }
         let bytes = fs::read(OBJECT)
             .unwrap_or_else(|error| panic!("{OBJECT}: {error}: run `cargo xtask build-ebpf`"));
-        let (mask, entries) = (FLOWS - 1, SERVICES.len() as u32 * 8);
+        let (mask, entries) = (flows - 1, SERVICES.len() as u32 * 8);
         let (low, span) = (u32::from(SOURCE_PORTS.0), u32::from(SOURCE_PORTS.1));
         let mut loader = EbpfLoader::new();
         for (name, entries) in [
-            ("FLOWS4", FLOWS),
-            ("FLOWS6", FLOWS),
+            ("FLOWS4", flows),
+            ("FLOWS6", flows),
             ("BACKENDS", entries),
             ("BACKEND_LOAD", entries),
             ("BACKEND_COUNTERS", entries),
@@ -119,6 +118,36 @@ impl Kernel {
         for key in hash.keys().map(Result::unwrap).collect::<Vec<_>>() {
             hash.remove(&key).unwrap();
         }
+    }
+
+    /// What becomes of a frame; on the CPU that the caller runs on.
+    pub fn run(&self, by: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index and
+        // egress_ifindex.
+        let context = [0, frame.len() as u32, 0, by, 0, 0].map(u32::to_ne_bytes);
+        let mut out = vec![0; 4096];
+        let program: &Xdp = self.object.program(PROGRAMS[0]).unwrap().try_into().unwrap();
+        let ran = program
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(context.as_flattened()),
+                ..TestRunOptions::default()
+            })
+            .unwrap_or_else(|error| panic!("{} bytes: {error:?}", frame.len()));
+        out.truncate(ran.data_size_out as usize);
+        let verdict = match ran.return_value {
+            XDP_DROP => Verdict::Drop,
+            XDP_PASS => Verdict::Pass,
+            XDP_TX => Verdict::Tx,
+            // A test run does not say where to: each interface has its own MAC.
+            XDP_REDIRECT => {
+                let mut by = INTERFACES.into_iter().filter(|(_, mac)| out[6..12] == *mac);
+                Verdict::Redirect(by.next().map_or(0, |(ifindex, _)| ifindex))
+            }
+            other => panic!("XDP action {other}"),
+        };
+        (verdict, out)
     }
 
     fn count_reasons(&self) -> Vec<u64> {
@@ -171,31 +200,7 @@ impl Machine for Kernel {
         networks.insert(&lpm_trie::Key::new(bits, key), 1, 0).unwrap();
     }
     fn send(&mut self, by: u32, frame: &[u8]) -> Outcome {
-        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index and
-        // egress_ifindex.
-        let context = [0, frame.len() as u32, 0, by, 0, 0].map(u32::to_ne_bytes);
-        let mut out = vec![0; 4096];
-        let program: &Xdp = self.object.program(PROGRAMS[0]).unwrap().try_into().unwrap();
-        let ran = program
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ctx_in: Some(context.as_flattened()),
-                ..TestRunOptions::default()
-            })
-            .unwrap_or_else(|error| panic!("{} bytes: {error:?}", frame.len()));
-        out.truncate(ran.data_size_out as usize);
-        let verdict = match ran.return_value {
-            XDP_DROP => Verdict::Drop,
-            XDP_PASS => Verdict::Pass,
-            XDP_TX => Verdict::Tx,
-            // A test run does not say where to: each interface has its own MAC.
-            XDP_REDIRECT => {
-                let mut by = INTERFACES.into_iter().filter(|(_, mac)| out[6..12] == *mac);
-                Verdict::Redirect(by.next().map_or(0, |(ifindex, _)| ifindex))
-            }
-            other => panic!("XDP action {other}"),
-        };
+        let (verdict, out) = self.run(by, frame);
         let after = self.count_reasons();
         let before = std::mem::replace(&mut self.reasons, after.clone());
         let moved = after.iter().zip(before).map(|(after, before)| after - before);
