@@ -160,7 +160,10 @@ fn two_cpus<F: Numbered>() {
             ended.into_iter().for_each(|end| end.expect("no writer panics"));
             seen += reader.join().expect("the reader does not panic");
         });
-        live += audit::<F>(&tables).len();
+        let entries = audit::<F>(&tables).len();
+        let right = (0..SLOTS).filter(|index| read::<F>(&tables, clients, *index)).count();
+        assert_eq!(right, entries);
+        live += entries;
         paired += audit_pairs::<F>(&tables);
         audit_loads(&tables);
     }
@@ -186,13 +189,16 @@ fn write(
     let client = &clients[(pair + u64::from(own.below(4) == 0)) as usize];
     let says = ["S", "S", "S", "A", "FA", "R"][own.below(6) as usize];
     let answers = ["SA", "SA", "FA", "FA", "R"][own.below(5) as usize];
+    // Now and then by another router.
+    let [_, _, n @ ..] = client.client_mac;
+    let client = &client.client_mac(mac(if own.below(4) == 0 { 2 } else { 1 }, n));
     let frame = client.sent(say(says)).bytes();
     meet();
     let Some(flow) = at_member(client, says, kernel.run(WAN, &frame)) else { return };
     let (verdict, frame) = kernel.run(LAN, &flow.answered(say(answers)).bytes());
     if verdict == Verdict::Redirect(WAN) {
         // The source port may be another client's by now.
-        let heard_by = &clients[number([0, 1, 2, 3, 4, 5].map(|at| frame[at]))];
+        let heard_by = known([0, 1, 2, 3, 4, 5].map(|at| frame[at]), clients);
         assert_eq!(frame, heard_by.heard(say(answers)).bytes(), "half an entry");
     }
 }
@@ -208,7 +214,7 @@ fn meet(steps: &[AtomicU32; 2], me: usize, step: u32) {
     }
 }
 
-/// Reads the entry of a slot's key as the path does. Whether it was there, and stayed.
+/// Reads the entry of a slot's key as the path does. Whether it is in that slot, and stayed there.
 fn read<F: Numbered>(tables: &Maps, clients: &[Flow], index: u32) -> bool {
     let words = F::slot(tables, index).unwrap().key();
     let home = flows::home::<F, _>(tables, &words);
@@ -220,7 +226,7 @@ fn read<F: Numbered>(tables: &Maps, clients: &[Flow], index: u32) -> bool {
         return false;
     }
     let forward = met.state.has(State::FORWARD);
-    let client = clients[number(nat.mac.bytes())];
+    let client = known(nat.mac.bytes(), clients);
     let member = u32::from(nat.backend) - backend_id(ROUND, client.family, 1) + 1;
     // Ours towards the member: what this entry writes, or what it is found by.
     let [.., ports] = words.as_ref() else { unreachable!("a key has words") };
@@ -228,7 +234,7 @@ fn read<F: Numbered>(tables: &Maps, clients: &[Flow], index: u32) -> bool {
     let flow = client.member(member as u8).source_port(u16::from_be_bytes(ours));
     let (key, want) = entry::<F>(&flow, forward, nat.peer);
     assert_eq!((words.as_ref(), nat), (F::words(&key).as_ref(), want), "half an entry");
-    true
+    met.index == index
 }
 
 /// What the table holds of a flow in one direction.
@@ -325,14 +331,20 @@ fn client<F: Numbered>(n: u32) -> Flow {
     let mut random = Random(n.into());
     let client = IpAddr::from(F::addr(random.next()).wide()).to_canonical();
     let family = if client.is_ipv4() { world::V4 } else { world::V6 };
-    let [a, b, c, d] = n.to_be_bytes();
     // A port that may be kept towards the member, nearly always.
     let sport = random.next() as u16 | 0x1000;
-    Flow { client, client_mac: [2, 1, a, b, c, d], ..flow(family, TCP, ROUND) }.sport(sport)
+    Flow { client, client_mac: mac(1, n.to_be_bytes()), ..flow(family, TCP, ROUND) }.sport(sport)
 }
 
-fn number([.., a, b, c, d]: [u8; 6]) -> usize {
-    u32::from_be_bytes([a, b, c, d]) as usize
+/// Of the `n`th client by one of its routers.
+fn mac(router: u8, [a, b, c, d]: [u8; 4]) -> [u8; 6] {
+    [2, router, a, b, c, d]
+}
+
+/// The client that has a MAC, by the router that has it.
+fn known(client_mac: [u8; 6], clients: &[Flow]) -> Flow {
+    let [_, _, n @ ..] = client_mac;
+    clients[u32::from_be_bytes(n) as usize].client_mac(client_mac)
 }
 
 /// The program, on maps of which user space has `slots` in its memory.

@@ -62,9 +62,11 @@ pub trait Slot<F: Family> {
     /// This and the next: only for the CPU that has claimed the slot.
     fn write_key(&self, key: &F::Words);
     fn write_nat(&self, nat: &Nat<F::Addr>);
-    /// The client's MAC and interface, which may change while the flow lives. Word by word: a
-    /// reader may meet the new MAC with the old interface for one packet.
-    fn move_client(&self, nat: &Nat<F::Addr>);
+    /// The words with the client's MAC and interface, which may change while the flow lives.
+    fn client(&self) -> [u64; 2];
+    /// Changes them where they are as they were `seen`. Word by word: a reader may meet the new MAC
+    /// with the old interface for one packet.
+    fn move_client(&self, seen: [u64; 2], mac: Mac, ifindex: u32);
 }
 
 pub trait Family: Sized + 'static {
@@ -271,10 +273,13 @@ macro_rules! family {
                 store(&self.nat_tail, &nat_tail(nat));
             }
             #[inline(always)]
-            fn move_client(&self, nat: &Nat<$addr>) {
-                let [_, member, client] = nat_tail(nat);
-                self.nat_tail[1].store(member);
-                self.nat_tail[2].store(client);
+            fn client(&self) -> [u64; 2] {
+                [self.nat_tail[1].load(), self.nat_tail[2].load()]
+            }
+            #[inline(always)]
+            fn move_client(&self, [member, client]: [u64; 2], mac: Mac, ifindex: u32) {
+                self.nat_tail[1].cas(member, member & 0xffff | mac.0 << 16);
+                self.nat_tail[2].cas(client, client >> 32 << 32 | u64::from(ifindex));
             }
         }
 

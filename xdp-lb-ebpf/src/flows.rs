@@ -24,6 +24,7 @@
 
 use crate::Reason;
 use crate::family::{Family, Nat, Slot};
+use crate::headers::Mac;
 use crate::tables::Flows;
 
 /// Slots of a set. A set is 1 KiB of IPv4 flows: never two pages.
@@ -427,6 +428,18 @@ pub fn mark<F: Family>(met: &Met<'_, F>, flags: u32) -> Option<State> {
         }
     }
     None
+}
+
+/// The client has another MAC or interface from now on; false where the slot has become another's:
+/// this is written without a claim, and must not meet the slot's next flow.
+#[inline(always)]
+pub fn move_client<F: Family>(met: &Met<'_, F>, mac: Mac, ifindex: u32) -> bool {
+    let seen = met.slot.client();
+    let same = met.state.same_flow(State(met.slot.state().load()));
+    if same {
+        met.slot.move_client(seen, mac, ifindex);
+    }
+    same
 }
 
 /// Counts a connection more; false, and nothing counted, where that is over `max`.

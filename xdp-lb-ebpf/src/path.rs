@@ -207,7 +207,7 @@ fn carry<F: Routed, T: Tables>(
     let way = if met.state.has(State::FORWARD) { Way::In } else { Way::Out };
     let ethernet: Ethernet = *packet.at(0).ok_or(Reason::Truncated)?;
     if way == Way::In && (Mac::new(ethernet.src) != nat.mac || ingress != nat.ifindex) {
-        follow_client(tables, met, nat, &ethernet, ingress);
+        follow_client(tables, met, nat.peer, &ethernet, ingress);
     }
     if let Some(news) = news(met.state, way, segment.flags) {
         progress(tables, met, &nat, way, news);
@@ -307,14 +307,17 @@ fn progress<F: Family, T: Tables>(
 fn follow_client<F: Family, T: Tables>(
     tables: &T,
     met: &Met<'_, F>,
-    nat: Nat<F::Addr>,
+    peer: u32,
     ethernet: &Ethernet,
     ingress: u32,
 ) {
-    let moved = Nat { mac: Mac::new(ethernet.src), ifindex: ingress, ..nat };
-    met.slot.move_client(&moved);
-    if let Some(other) = flows::peer::<F, T>(tables, met.index, nat.peer) {
-        other.slot.move_client(&Nat { peer: met.index, ..moved });
+    let mac = Mac::new(ethernet.src);
+    // Found before the flow proves to be the same still: so it is this flow's other half.
+    let other = flows::peer::<F, T>(tables, met.index, peer);
+    if flows::move_client(met, mac, ingress)
+        && let Some(other) = other
+    {
+        flows::move_client(&other, mac, ingress);
     }
 }
 
