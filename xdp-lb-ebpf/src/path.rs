@@ -345,10 +345,13 @@ fn stale<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>, segment: &Segment<F
 /// Removes both entries of a connection.
 #[inline(always)]
 fn retire<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>) {
-    if let Some(other) = flows::peer::<F, T>(tables, met.index, met.slot.peer()) {
+    // Found before the flow proves to be the same still: so it is this flow's other half.
+    let other = flows::peer::<F, T>(tables, met.index, met.slot.peer());
+    if flows::remove(tables, met)
+        && let Some(other) = other
+    {
         flows::remove(tables, &other);
     }
-    flows::remove(tables, met);
 }
 
 /// Finds the listener of a frame without a flow, and the member that shall have it.
