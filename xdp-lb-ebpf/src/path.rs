@@ -515,7 +515,9 @@ fn admit<F: Routed, T: Tables>(
 #[inline(always)]
 fn refuse<T: Tables>(tables: &T, listener: u32, refused: Refused) -> Miss {
     flows::uncount_listener(tables, listener);
-    tables.count_refused(listener, |at| at.exhausted += 1);
+    if refused == Refused::Full {
+        tables.count_refused(listener, |at| at.exhausted += 1);
+    }
     Reason::from(refused).into()
 }
 
