@@ -84,8 +84,8 @@ pub trait Family: Sized + 'static {
     fn words(key: &Key<Self::Addr>) -> Self::Words;
     /// [`flows::elsewhere`], as the tables call it.
     fn elsewhere<T: Flows>(tables: &T, key: &Self::Words, home: u32, hop: u64) -> u32;
-    /// [`flows::vacancy`], as the tables call it.
-    fn vacancy<T: Flows>(tables: &T, home: u32) -> u64;
+    /// [`flows::settle`], as the tables call it.
+    fn settle<T: Flows>(tables: &T, key: &Self::Words, home: u32, absent: u64) -> u64;
 }
 
 pub trait Address:
@@ -205,7 +205,7 @@ macro_rules! family {
     (
         $(#[$doc:meta])* $family:ident, $slot:ident, $flow:ident, $addr:ty, version: $version:literal,
         header: $header:literal, pair: $pair:literal words, spare: $spare:literal, $at:ident, $mask:ident,
-        $elsewhere:ident, $vacancy:ident
+        $elsewhere:ident, $settle:ident
     ) => {
         $(#[$doc])*
         pub enum $family {}
@@ -310,8 +310,8 @@ macro_rules! family {
                 tables.$elsewhere(key, home, hop)
             }
             #[inline(always)]
-            fn vacancy<T: Flows>(tables: &T, home: u32) -> u64 {
-                tables.$vacancy(home)
+            fn settle<T: Flows>(tables: &T, key: &Self::Words, home: u32, absent: u64) -> u64 {
+                tables.$settle(key, home, absent)
             }
         }
 
@@ -323,11 +323,11 @@ macro_rules! family {
 
 family!(
     V4, Slot4, Flow4, [u8; 4], version: 4, header: 20, pair: 1 words, spare: 0, slot4, mask4,
-    elsewhere4, vacancy4
+    elsewhere4, settle4
 );
 family!(
     V6, Slot6, Flow6, [u8; 16], version: 6, header: 40, pair: 4 words, spare: 2, slot6, mask6,
-    elsewhere6, vacancy6
+    elsewhere6, settle6
 );
 
 #[inline(always)]

@@ -270,32 +270,50 @@ pub fn claim<'a, F: Family, T: Flows>(
     home: u32,
     absent: Absent,
 ) -> Result<Claimed<'a, F>, Refused> {
-    let vacancy = F::vacancy(tables, home);
-    if vacancy == NO_VACANCY {
-        return Err(Refused::Full);
-    }
-    let (n, state) = ((vacancy >> 32) as u32, State(vacancy as u32));
-    let (index, bit) = (candidate(home, n, F::mask(tables)), 1 << n);
-    let slot = F::slot(tables, index).ok_or(Refused::Full)?;
-    let at = F::slot(tables, home).ok_or(Refused::Full)?;
-    slot.write_key(key);
-    // The slot is ours, so its bit was not set: nothing is carried.
-    let hop = at.hop().add(bit | ARRIVAL);
-    let claimed = Claimed { index, slot, home, bit, state };
-    if hop != absent.0 && F::elsewhere(tables, key, home, hop & HOP_BITS) != NOWHERE {
-        claimed.give_back(tables);
+    let settled = F::settle(tables, key, home, absent.0);
+    if settled == RIVAL {
         return Err(Refused::Rival);
     }
-    Ok(claimed)
+    let (n, state) = ((settled >> 32) as u32, State(settled as u32));
+    if n >= CANDIDATES {
+        return Err(Refused::Full);
+    }
+    let index = candidate(home, n, F::mask(tables));
+    let slot = F::slot(tables, index).ok_or(Refused::Full)?;
+    Ok(Claimed { index, slot, home, bit: 1 << n, state })
 }
 
 /// Every candidate holds a flow that stays.
-pub const NO_VACANCY: u64 = u64::MAX;
+pub const FULL: u64 = u64::MAX;
+/// The key is elsewhere by now.
+const RIVAL: u64 = u64::MAX - 1;
 
-/// The nearest empty slot, else the one most worth evicting, made busy: which candidate it is in the
-/// upper half, and the state it had in the lower; or [`NO_VACANCY`].
+/// [`claim`]: which candidate it is in the upper half, and the state it had in the lower; or [`FULL`]
+/// or [`RIVAL`].
 #[inline(always)]
-pub fn vacancy<F: Family, T: Flows>(tables: &T, home: u32) -> u64 {
+pub fn settle<F: Family, T: Flows>(tables: &T, key: &F::Words, home: u32, absent: u64) -> u64 {
+    let Some((n, state)) = vacancy::<F, T>(tables, home) else {
+        return FULL;
+    };
+    let index = candidate(home, n, F::mask(tables));
+    let (Some(slot), Some(at)) = (F::slot(tables, index), F::slot(tables, home)) else {
+        return FULL;
+    };
+    slot.write_key(key);
+    // The slot is ours, so its bit was not set: nothing is carried.
+    let hop = at.hop().add(1 << n | ARRIVAL);
+    if hop != absent && F::elsewhere(tables, key, home, hop & HOP_BITS) != NOWHERE {
+        at.hop().and(!(1 << n));
+        slot.state().store(state.empty().0);
+        return RIVAL;
+    }
+    u64::from(n) << 32 | u64::from(state.0)
+}
+
+/// The nearest empty slot, else the one most worth evicting, made busy: which candidate it is, and the
+/// state it had.
+#[inline(always)]
+fn vacancy<F: Family, T: Flows>(tables: &T, home: u32) -> Option<(u32, State)> {
     let mask = F::mask(tables);
     let now_s = tables.now_s();
     let (mut best, mut worth) = (0, 0);
@@ -303,13 +321,11 @@ pub fn vacancy<F: Family, T: Flows>(tables: &T, home: u32) -> u64 {
         if n >= EAGER && worth > 0 {
             break;
         }
-        let Some(slot) = F::slot(tables, candidate(home, n, mask)) else {
-            return NO_VACANCY;
-        };
+        let slot = F::slot(tables, candidate(home, n, mask))?;
         let state = State(slot.state().load());
         if state.is_empty() {
             if slot.state().cas(state.0, state.busy().0) {
-                return vacant(n, state);
+                return Some((n, state));
             }
             continue;
         }
@@ -319,22 +335,13 @@ pub fn vacancy<F: Family, T: Flows>(tables: &T, home: u32) -> u64 {
         }
     }
     if worth == 0 {
-        return NO_VACANCY;
+        return None;
     }
     let index = candidate(home, best, mask);
-    let Some(slot) = F::slot(tables, index) else {
-        return NO_VACANCY;
-    };
+    let slot = F::slot(tables, index)?;
     let state = State(slot.state().load());
-    if state.worth_evicting(0) == 0 || !take::<F, T>(tables, index, slot, state) {
-        return NO_VACANCY;
-    }
-    vacant(best, state)
-}
-
-#[inline(always)]
-fn vacant(n: u32, state: State) -> u64 {
-    u64::from(n) << 32 | u64::from(state.0)
+    let taken = state.may_be_evicted() && take::<F, T>(tables, index, slot, state);
+    taken.then_some((best, state))
 }
 
 impl<'a, F: Family> Claimed<'a, F> {

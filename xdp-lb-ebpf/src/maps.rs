@@ -121,11 +121,11 @@ impl Flows for Maps {
     fn elsewhere6(&self, key: &[u64; 5], home: u32, hop: u64) -> u32 {
         elsewhere6(key, home, hop)
     }
-    fn vacancy4(&self, home: u32) -> u64 {
-        vacancy4(home)
+    fn settle4(&self, key: &[u64; 2], home: u32, absent: u64) -> u64 {
+        settle4(key[0], key[1], home, absent)
     }
-    fn vacancy6(&self, home: u32) -> u64 {
-        vacancy6(home)
+    fn settle6(&self, key: &[u64; 5], home: u32, absent: u64) -> u64 {
+        settle6(key, home, absent)
     }
     fn listener_load(&self, listener: u32) -> Option<&Word32> {
         LISTENER_LOAD.get_ptr(listener).map(words)
@@ -257,14 +257,18 @@ extern "C" fn elsewhere6(key: *const [u64; 5], home: u32, hop: u64) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn vacancy4(home: u32) -> u64 {
-    flows::vacancy::<V4, _>(&Maps, home)
+extern "C" fn settle4(addresses: u64, ports: u64, home: u32, absent: u64) -> u64 {
+    flows::settle::<V4, _>(&Maps, &[addresses, ports], home, absent)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn vacancy6(home: u32) -> u64 {
-    flows::vacancy::<V6, _>(&Maps, home)
+extern "C" fn settle6(key: *const [u64; 5], home: u32, absent: u64) -> u64 {
+    // SAFETY: as in `elsewhere6`.
+    match unsafe { key.as_ref() } {
+        Some(key) => flows::settle::<V6, _>(&Maps, key, home, absent),
+        None => flows::FULL,
+    }
 }
 
 #[unsafe(no_mangle)]

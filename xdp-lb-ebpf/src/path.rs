@@ -434,40 +434,34 @@ pub fn open<F: Routed, T: Tables>(
         }
         Err(absent) => absent,
     };
-    let client = Mac::new(packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.src);
-    admit::<F, T>(tables, &segment.key, &New { key, home, absent }, (client, ingress))?;
+    admit::<F, T>(packet, ingress, tables, (home, absent))?;
     Err(Miss::Goes(Stage::Follow))
-}
-
-/// A key that is not in the table.
-struct New<F: Family> {
-    key: F::Words,
-    home: u32,
-    absent: Absent,
 }
 
 /// Limit, source port, both entries.
 #[inline(always)]
 fn admit<F: Routed, T: Tables>(
+    packet: &Packet<'_>,
+    ifindex: u32,
     tables: &T,
-    tuple: &Key<F::Addr>,
-    there: &New<F>,
-    (mac, ifindex): (Mac, u32),
+    (home, absent): (u32, Absent),
 ) -> Result<(), Miss> {
     let Choice { backend: id, listener, connections_max } = tables.chosen();
     let backend = tables.backend(id).ok_or(Reason::NoNextHop)?;
     // Read before anything is written: an atomic write waits for all that was read before it, and what
     // is read after it waits for the write. So the slots of both directions are on their way at once.
-    let (port, back) = free_port::<F, T>(tables, backend, tuple)?;
+    let (port, back_home, back_absent) = free_port::<F, T>(packet, tables, backend)?;
     if !flows::count_within(tables, listener, connections_max) {
         tables.count_refused(listener, |at| at.limited += 1);
         return Err(Reason::LimitReached.into());
     }
-    let forward = match flows::claim::<F, T>(tables, &there.key, there.home, there.absent) {
+    let Segment { key: tuple, .. } = again::<F>(packet)?;
+    let forward = match flows::claim::<F, T>(tables, &F::words(&tuple), home, absent) {
         Ok(forward) => forward,
         Err(refused) => return Err(refuse(tables, listener, refused)),
     };
-    let reverse = match flows::claim::<F, T>(tables, &back.key, back.home, back.absent) {
+    let back = F::words(&answer::<F>(backend, port, tuple.proto));
+    let reverse = match flows::claim::<F, T>(tables, &back, back_home, back_absent) {
         Ok(reverse) => reverse,
         Err(refused) => {
             forward.give_back(tables);
@@ -478,7 +472,8 @@ fn admit<F: Routed, T: Tables>(
         load.add(1);
     }
     tables.count_opened(id);
-    let Key { src, dst, sport, dport, .. } = *tuple;
+    let Key { src, dst, sport, dport, .. } = tuple;
+    let mac = Mac::new(packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.src);
     let (member, source) = (F::Addr::narrow(backend.addr), F::Addr::narrow(backend.source));
     let addr_delta = checksum::fold(src.difference(&source) + dst.difference(&member));
     let ports = checksum::difference(&sport, &port) + checksum::difference(&dport, &backend.port);
@@ -528,26 +523,34 @@ fn answer<F: Family>(backend: &Backend, port: [u8; 2], proto: u8) -> Key<F::Addr
     Key { src, dst, sport: backend.port, dport: port, proto }
 }
 
-/// A source port towards a member that no flow uses, and the entry of the member's answers, which is
-/// its reservation once claimed. Where the first few are taken, one of them that may be evicted
+/// Parses a frame once more. What `open` needs of it is read where it is needed: kept from the start,
+/// that of IPv6 takes more stack than the verifier allows.
+#[inline(always)]
+fn again<F: Routed>(packet: &Packet<'_>) -> Result<Segment<F::Addr>, Reason> {
+    parse::segment(packet, &F::datagram(packet)?)
+}
+
+/// A source port towards a member that no flow uses, and home and absence of the member's answers,
+/// whose entry is its reservation once claimed. Where the first few are taken, one of them that may be evicted
 /// goes, and `open` begins again: else a flood would leave no port to others.
 #[inline(always)]
 fn free_port<F: Routed, T: Tables>(
+    packet: &Packet<'_>,
     tables: &T,
     backend: &Backend,
-    tuple: &Key<F::Addr>,
-) -> Result<([u8; 2], New<F>), Miss> {
-    let client = tuple.src.wide();
+) -> Result<([u8; 2], u32, Absent), Miss> {
+    let Segment { key: Key { src, sport, proto, .. }, .. } = again::<F>(packet)?;
+    let client = src.wide();
     let mut loose = NOWHERE;
     for attempt in 0..PORT_TRIES {
         if attempt >= PORT_EAGER && loose != NOWHERE {
             break;
         }
-        let port = select::source_port(tables.source_ports(), &client, tuple.sport, attempt);
-        let key = F::words(&answer::<F>(backend, port, tuple.proto));
+        let port = select::source_port(tables.source_ports(), &client, sport, attempt);
+        let key = F::words(&answer::<F>(backend, port, proto));
         let home = flows::home::<F, T>(tables, &key);
         match flows::find::<F, T>(tables, &key, home) {
-            Err(absent) => return Ok((port, New { key, home, absent })),
+            Err(absent) => return Ok((port, home, absent)),
             Ok(met) if met.state.may_be_evicted() => loose = met.index,
             Ok(_) => {}
         }

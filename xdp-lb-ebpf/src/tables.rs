@@ -39,7 +39,7 @@ pub trait Flows: Sized {
     /// Seconds since boot.
     fn now_s(&self) -> u32;
 
-    /// The two loops of the flow table, [`flows::elsewhere`] and [`flows::vacancy`]. In the kernel they
+    /// The two loops of the flow table, [`flows::elsewhere`] and [`flows::settle`]. In the kernel they
     /// are global functions, which the verifier walks once, and not again on every way that leads to
     /// a call: walked inline, they alone exhaust its patience (8192 jumps, a million instructions).
     fn elsewhere4(&self, key: &[u64; 2], home: u32, hop: u64) -> u32 {
@@ -48,11 +48,11 @@ pub trait Flows: Sized {
     fn elsewhere6(&self, key: &[u64; 5], home: u32, hop: u64) -> u32 {
         flows::elsewhere::<V6, _>(self, key, home, hop)
     }
-    fn vacancy4(&self, home: u32) -> u64 {
-        flows::vacancy::<V4, _>(self, home)
+    fn settle4(&self, key: &[u64; 2], home: u32, absent: u64) -> u64 {
+        flows::settle::<V4, _>(self, key, home, absent)
     }
-    fn vacancy6(&self, home: u32) -> u64 {
-        flows::vacancy::<V6, _>(self, home)
+    fn settle6(&self, key: &[u64; 5], home: u32, absent: u64) -> u64 {
+        flows::settle::<V6, _>(self, key, home, absent)
     }
 
     /// Connections open.
