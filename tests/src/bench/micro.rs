@@ -32,7 +32,7 @@ const MEMBERS: u16 = 10;
 /// A million flows have other needs: members whose ports suffice, slots.
 const SLOTS_FULL: u32 = 1 << 22;
 const MEMBERS_FULL: u16 = 100;
-const MEMBERS_NEW: u16 = 1000;
+const MEMBERS_NEW: u16 = 200;
 
 /// Flows in the working set: one; the caches'; the 100,000 of a busy amphora, as a power of two.
 const FLOWS: [u32; 3] = [1, 1 << 14, 1 << 17];
@@ -106,8 +106,7 @@ fn established(balancer: &Balancer, flows: &[u32]) -> Result<Vec<Entry>> {
     let program = program(balancer)?;
     let mut entries = Vec::new();
     for kind in Kind::ALL {
-        // UDP differs from TCP in what it does, not in what it remembers: the largest is left out.
-        let flows = if kind.is_tcp() { flows } else { &flows[..flows.len().min(2)] };
+        // UDP differs from TCP in what it does, not in what it remembers: a million are left out.
         let Some(most) = flows.iter().max().filter(|most| kind.is_tcp() || **most < FLOWS_FULL)
         else {
             continue;
