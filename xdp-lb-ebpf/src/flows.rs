@@ -300,7 +300,7 @@ pub fn claim<'a, F: Family, T: Flows>(
 /// Every candidate holds a flow that stays.
 pub const FULL: u64 = u64::MAX;
 /// The key is elsewhere by now.
-const RIVAL: u64 = u64::MAX - 1;
+pub const RIVAL: u64 = u64::MAX - 1;
 
 /// [`claim`]: which candidate it is in the upper half, and the state it had in the lower; or [`FULL`]
 /// or [`RIVAL`].
