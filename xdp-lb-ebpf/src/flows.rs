@@ -201,20 +201,6 @@ pub fn find<'a, F: Family, T: Flows>(
     Ok(Met { index, slot, state })
 }
 
-/// Reads the slots that [`claim`] will look at first, where the home is taken: the processor waits for
-/// all that is read before the next atomic write at once. BPF has no prefetch.
-#[inline(always)]
-pub fn look_ahead<F: Family, T: Flows>(tables: &T, home: u32) {
-    if F::slot(tables, home).is_none_or(|at| State(at.state().load()).is_empty()) {
-        return;
-    }
-    for n in 1..EAGER {
-        if let Some(slot) = F::slot(tables, candidate(home, n, F::mask(tables))) {
-            slot.state().load();
-        }
-    }
-}
-
 /// No slot.
 pub const NOWHERE: u32 = u32::MAX;
 

@@ -451,8 +451,6 @@ fn admit<F: Routed, T: Tables>(
     // Read before anything is written: an atomic write waits for all that was read before it, and what
     // is read after it waits for the write. So the slots of both directions are on their way at once.
     let (port, back_home, back_absent) = free_port::<F, T>(packet, tables, backend)?;
-    flows::look_ahead::<F, T>(tables, home);
-    flows::look_ahead::<F, T>(tables, back_home);
     if !flows::count_within(tables, listener, connections_max) {
         tables.count_refused(listener, |at| at.limited += 1);
         return Err(Reason::LimitReached.into());
