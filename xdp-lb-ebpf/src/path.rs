@@ -451,11 +451,13 @@ fn admit<F: Routed, T: Tables>(
     // Read before anything is written: an atomic write waits for all that was read before it, and what
     // is read after it waits for the write. So the slots of both directions are on their way at once.
     let (port, back_home, back_absent) = free_port::<F, T>(packet, tables, backend)?;
+    // What may end in an error comes before what would have to be taken back.
+    let Segment { key: tuple, .. } = again::<F>(packet)?;
+    let mac = Mac::new(packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.src);
     if !flows::count_within(tables, listener, connections_max) {
         tables.count_refused(listener, |at| at.limited += 1);
         return Err(Reason::LimitReached.into());
     }
-    let Segment { key: tuple, .. } = again::<F>(packet)?;
     let forward = match flows::claim::<F, T>(tables, &F::words(&tuple), home, absent) {
         Ok(forward) => forward,
         Err(refused) => return Err(refuse(tables, listener, refused)),
@@ -473,7 +475,6 @@ fn admit<F: Routed, T: Tables>(
     }
     tables.count_opened(id);
     let Key { src, dst, sport, dport, .. } = tuple;
-    let mac = Mac::new(packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.src);
     let (member, source) = (F::Addr::narrow(backend.addr), F::Addr::narrow(backend.source));
     let addr_delta = checksum::fold(src.difference(&source) + dst.difference(&member));
     let ports = checksum::difference(&sport, &port) + checksum::difference(&dport, &backend.port);
@@ -531,8 +532,8 @@ fn again<F: Routed>(packet: &Packet<'_>) -> Result<Segment<F::Addr>, Reason> {
 }
 
 /// A source port towards a member that no flow uses, and home and absence of the member's answers,
-/// whose entry is its reservation once claimed. Where the first few are taken, one of them that may be evicted
-/// goes, and `open` begins again: else a flood would leave no port to others.
+/// whose entry is its reservation once claimed. Where the first few are taken, one of them that may be
+/// evicted goes, and `open` begins again: else a flood would leave no port to others.
 #[inline(always)]
 fn free_port<F: Routed, T: Tables>(
     packet: &Packet<'_>,
