@@ -5,12 +5,13 @@
 //! types cannot refuse, [`Desired::validate`] does.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::NAME_BYTES_MAX;
+use crate::monitor::Monitor;
 
 /// A load balancer: what it listens on, and where it sends that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,9 @@ pub struct Pool {
     pub id: String,
     pub algorithm: Algorithm,
     pub persistence: Option<Persistence>,
+    /// How its members are probed; without one all of them count as up. Not a key of the file.
+    #[serde(skip)]
+    pub monitor: Option<Monitor>,
     #[serde(default = "enabled")]
     pub enabled: bool,
     #[serde(rename = "member", default)]
@@ -113,6 +117,10 @@ pub struct Member {
     pub backup: bool,
     #[serde(default = "enabled")]
     pub enabled: bool,
+    /// Where its probes go instead (Octavia's `monitor_address` and `monitor_port`). Not a key of the
+    /// file.
+    #[serde(skip)]
+    pub probed_at: Option<SocketAddr>,
 }
 
 impl Name {

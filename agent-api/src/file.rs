@@ -254,6 +254,7 @@ port = 8080
             weight: 1,
             backup: false,
             enabled: true,
+            probed_at: None,
         };
         let want = Desired {
             name: Name::try_from("web".to_owned()).unwrap(),
@@ -272,6 +273,7 @@ port = 8080
                 id: "web".to_owned(),
                 algorithm: Algorithm::RoundRobin,
                 persistence: Some(Persistence { timeout_s: 360, prefix4: 32, prefix6: 128 }),
+                monitor: None,
                 enabled: true,
                 members: vec![member("web-1", "10.0.1.11"), member("web-2", "2001:db8:1::12")],
             }],

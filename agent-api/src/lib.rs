@@ -1,8 +1,12 @@
-//! Everything Octavia can see of an amphora; for now the document that says what is wanted.
+//! Everything Octavia can see of an amphora.
 
 mod desired;
 mod file;
 pub mod limits;
+mod monitor;
+mod paths;
+mod refused;
+pub mod understood;
 mod validate;
 
 pub use desired::{
@@ -10,4 +14,8 @@ pub use desired::{
 };
 pub use file::Error;
 pub use ipnet::IpNet;
+pub use monitor::{HttpProbe, Monitor, Probe};
+pub use paths::Paths;
+pub use refused::Refused;
+pub use understood::Understood;
 pub use validate::{Fault, Invalid, Place, Step, Unfit};

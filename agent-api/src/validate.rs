@@ -436,6 +436,7 @@ mod tests {
             id: format!("p{p}"),
             algorithm: Algorithm::RoundRobin,
             persistence: None,
+            monitor: None,
             enabled: true,
             members: (0..*members)
                 .map(|m| Member {
@@ -445,6 +446,7 @@ mod tests {
                     weight: 1,
                     backup: false,
                     enabled: true,
+                    probed_at: None,
                 })
                 .collect(),
         });

@@ -484,6 +484,7 @@ mod tests {
             id: format!("p{id}"),
             algorithm,
             persistence: None,
+            monitor: None,
             enabled,
             members,
         })
@@ -499,6 +500,7 @@ mod tests {
             weight,
             backup,
             enabled,
+            probed_at: None,
         })
     }
 

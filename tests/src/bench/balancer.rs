@@ -112,6 +112,7 @@ fn desired(name: Name, members: u16) -> Result<Desired> {
         id: "members".to_owned(),
         algorithm: Algorithm::RoundRobin,
         persistence: None,
+        monitor: None,
         enabled: true,
         members: (1..=members).flat_map(|number| addresses(number).map(member)).collect(),
     };
@@ -133,5 +134,6 @@ fn member(address: IpAddr) -> Member {
         weight: 1,
         backup: false,
         enabled: true,
+        probed_at: None,
     }
 }

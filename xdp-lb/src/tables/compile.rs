@@ -514,6 +514,7 @@ mod tests {
             id: "pool".into(),
             algorithm: Algorithm::LeastConnections,
             persistence: None,
+            monitor: None,
             enabled: true,
             members: (0..members).map(member).collect(),
         };
@@ -529,6 +530,7 @@ mod tests {
             weight: 1,
             backup: false,
             enabled: true,
+            probed_at: None,
         }
     }
 

@@ -1,0 +1,134 @@
+//! What was understood of the configurations that Octavia uploaded: all listeners, whoever serves them.
+//!
+//! [`Understood`] is what the uploads say; [`Desired`] is the part of it that the packet path takes.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::desired::{self, Algorithm};
+use crate::monitor::Monitor;
+use crate::validate::Fault;
+
+/// A load balancer: its enabled listeners. Those that are disabled are not in Octavia's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Understood {
+    /// Octavia's id of the load balancer, a UUID.
+    pub load_balancer: String,
+    pub listeners: Vec<Listener>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Octavia's id, a UUID.
+    pub id: String,
+    /// The VIP, then the additional ones, as the file has them. Empty where Octavia renders none: a UDP
+    /// or SCTP listener that is disabled, of a disabled load balancer, or without a pool.
+    pub vips: Vec<IpAddr>,
+    /// 0 where there is no VIP.
+    pub port: u16,
+    pub protocol: Protocol,
+    /// Who serves it, and why.
+    pub engine: Engine,
+    /// Connections at a time. HAProxy's file always has a number, the controller's default where the
+    /// user gave none; keepalived's has none then.
+    pub connection_limit: Option<u32>,
+    /// Milliseconds without data after which either side is hung up on; 0 for UDP and SCTP, whose
+    /// timeouts Octavia leaves to IPVS.
+    pub client_timeout_ms: u32,
+    pub server_timeout_ms: u32,
+    /// Id of the pool for what no rule sends elsewhere.
+    pub default_pool: Option<String>,
+    /// The default pool first, then those that layer-7 policies name.
+    pub pools: Vec<Pool>,
+    /// Whether each finished connection is to be logged (`log-format`), and how.
+    pub log_format: Option<String>,
+}
+
+/// Octavia's `protocol` of a listener, as far as its files tell: HTTPS is TCP there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Http,
+    TerminatedHttps,
+    Prometheus,
+    Udp,
+    Sctp,
+}
+
+/// Who serves a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Xdp,
+    /// HAProxy beside it, because of what is in the value.
+    Haproxy(Layer7),
+}
+
+/// Why a listener needs HAProxy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Layer7 {
+    #[error("the listener speaks HTTP")]
+    Http,
+    #[error("the listener terminates TLS")]
+    TerminatesTls,
+    #[error("the listener serves metrics")]
+    Metrics,
+    /// HAProxy accepts and closes; a reset would tell the client something else.
+    #[error("the listener has no default pool")]
+    NoPool,
+    #[error("pool {pool} speaks HTTP")]
+    HttpPool { pool: String },
+    #[error("pool {pool} wants the PROXY protocol")]
+    ProxyProtocol { pool: String },
+    #[error("pool {pool} wants TLS towards its members")]
+    TlsPool { pool: String },
+    /// A stream can be carried from one family to the other, a packet of ours cannot.
+    #[error("{vip} has no member of its own address family in pool {pool}")]
+    OtherFamily { vip: IpAddr, pool: String },
+    /// What the packet path does not take, for example a member on a loopback address.
+    #[error("{fault}")]
+    Unfit { fault: Fault },
+}
+
+/// A pool as one listener uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Octavia's id, a UUID.
+    pub id: String,
+    pub algorithm: Algorithm,
+    pub persistence: Option<Persistence>,
+    /// None where nothing is probed, and where there is no member to tell what.
+    pub monitor: Option<Monitor>,
+    pub enabled: bool,
+    pub members: Vec<Member>,
+}
+
+/// Octavia's `session_persistence`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    SourceIp(desired::Persistence),
+    /// HAProxy sets a cookie of its own.
+    HttpCookie,
+    /// The members set the cookie of this name.
+    AppCookie {
+        name: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Octavia's id, a UUID.
+    pub id: String,
+    pub enabled: bool,
+    /// None for a disabled member of a UDP or SCTP pool, of which the file has the id alone.
+    pub server: Option<Server>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub address: IpAddr,
+    pub port: u16,
+    /// 0 to 256; 0 drains.
+    pub weight: u16,
+    pub backup: bool,
+    /// Where its probes go, if not to the member itself.
+    pub probed_at: Option<SocketAddr>,
+}
