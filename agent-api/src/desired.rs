@@ -124,6 +124,11 @@ pub struct Member {
 }
 
 impl Name {
+    /// For a document that nobody sees.
+    pub(crate) fn any() -> Self {
+        Self("any".to_owned())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,13 +1,29 @@
 //! Everything Octavia can see of an amphora.
 
+pub mod amphora;
+mod classify;
+pub mod config;
 mod desired;
+pub mod document;
+pub mod door;
+pub mod durable;
 mod file;
+mod grammar;
+pub mod haproxy;
 pub mod limits;
+pub mod lvs;
 mod monitor;
+mod names;
+pub mod oslo;
 mod paths;
+pub mod peer;
+pub mod plug;
 mod refused;
+pub mod rules;
+pub mod store;
 pub mod understood;
 mod validate;
+pub mod vrrp;
 
 pub use desired::{
     Algorithm, BadName, Desired, Listener, Member, Name, Persistence, Pool, Protocol,

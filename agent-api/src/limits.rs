@@ -14,11 +14,8 @@ pub const ID_BYTES_MAX: usize = 64;
 /// allocated in full when it is created.
 pub const VIP_KEYS_MAX: usize = 1024;
 
-/// Members of one pool: a ring has a bounded number of slots, and a pool with as many members as
-/// slots would have shares that are wrong by half.
-pub const MEMBERS_PER_POOL_MAX: usize = 4096;
-
-/// Members of all pools, each an entry of an array that is allocated in full, and a probe target.
+/// Members, of one pool or all, each an entry of an array that is allocated in full, and a probe target.
+/// The longest ring has four entries for each of so many.
 pub const MEMBERS_MAX: usize = 16_384;
 
 /// Allowed networks of one listener. They become prefixes of a trie, whose look-up deepens with
@@ -36,5 +33,20 @@ pub const PREFIX6: RangeInclusive<u8> = 1..=128;
 /// networks and comments. It bounds what the parser may allocate.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;
 
-const _: () = assert!(MEMBERS_PER_POOL_MAX <= MEMBERS_MAX);
+/// Bytes of an upload. HAProxy's line for a member is 150 bytes as a rule and 900 with TLS and a list of
+/// ciphers, so all the members above fit.
+pub const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of an upload that is too large that are read to be able to say so.
+pub const BODY_BYTES_DISCARDED_MAX: usize = 4 * BODY_BYTES_MAX;
+
+/// Bytes of an upload that any connection may send at any time: most are a few kilobytes.
+pub const SMALL_BODY_BYTES: usize = 256 << 10;
+
+/// Larger uploads that are read at a time. The agent lives in a small machine.
+pub const BODIES_MAX: usize = 1;
+
+/// Connections that have not shown a certificate yet. OpenSSL holds some 50 KiB for each.
+pub const HANDSHAKES_MAX: usize = 128;
+
 const _: () = assert!(MEMBERS_MAX as u64 * 200 * 4 < FILE_BYTES_MAX);

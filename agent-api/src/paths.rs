@@ -30,6 +30,11 @@ impl Paths {
         &self.certs
     }
 
+    /// What the door was told that stands in no other file. 0600.
+    pub fn document(&self) -> PathBuf {
+        self.base.join("xdp-lb.json")
+    }
+
     /// The HAProxy configuration of a load balancer, as uploaded. 0600.
     pub fn haproxy(&self, load_balancer: &str) -> PathBuf {
         self.base.join(load_balancer).join("haproxy.cfg")

@@ -4,9 +4,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::desired::{self, Algorithm};
+use crate::desired::{self, Algorithm, BadName, Desired};
 use crate::monitor::Monitor;
-use crate::validate::Fault;
+use crate::validate::{Fault, Invalid};
 
 /// A load balancer: its enabled listeners. Those that are disabled are not in Octavia's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,4 +131,115 @@ pub struct Server {
     pub backup: bool,
     /// Where its probes go, if not to the member itself.
     pub probed_at: Option<SocketAddr>,
+}
+
+/// Why listeners cannot be served together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unserved {
+    #[error("load balancer: {0}")]
+    Name(#[from] BadName),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Octavia renders a pool once for each of its listeners, and each time alike.
+    #[error("pool {pool} of listener {listener} is not what another listener has of it")]
+    PoolDiffers { pool: String, listener: String },
+}
+
+impl Understood {
+    /// What the packet path takes of it, without contradictions.
+    pub fn desired(&self) -> Result<Desired, Unserved> {
+        let mut desired = Desired {
+            name: self.load_balancer.clone().try_into()?,
+            listeners: Vec::new(),
+            pools: Vec::new(),
+        };
+        for listener in self.listeners.iter().filter(|listener| listener.is_forwarded()) {
+            desired.listeners.push(listener.desired());
+            for pool in listener.pools.iter().map(Pool::desired) {
+                match desired.pools.iter().find(|known| known.id == pool.id) {
+                    None => desired.pools.push(pool),
+                    Some(known) if *known == pool => {}
+                    Some(_) => {
+                        let (pool, listener) = (pool.id, listener.id.clone());
+                        return Err(Unserved::PoolDiffers { pool, listener });
+                    }
+                }
+            }
+        }
+        desired.validate()?;
+        Ok(desired)
+    }
+}
+
+impl Listener {
+    /// One without a VIP has nothing to forward.
+    fn is_forwarded(&self) -> bool {
+        self.engine == Engine::Xdp && !self.vips.is_empty()
+    }
+
+    /// A document of this listener and its pools.
+    pub(crate) fn alone(&self) -> Desired {
+        Desired {
+            name: desired::Name::any(),
+            listeners: vec![self.desired()],
+            pools: self.pools.iter().map(Pool::desired).collect(),
+        }
+    }
+
+    fn desired(&self) -> desired::Listener {
+        let protocol = match self.protocol {
+            Protocol::Udp => desired::Protocol::Udp,
+            Protocol::Sctp => desired::Protocol::Sctp,
+            Protocol::Tcp | Protocol::Http | Protocol::TerminatedHttps | Protocol::Prometheus => {
+                desired::Protocol::Tcp
+            }
+        };
+        // HAProxy hangs up when either side was silent for its time. A flow is one, and must not be
+        // forgotten while one side may still speak.
+        let silence_s = self.client_timeout_ms.max(self.server_timeout_ms).div_ceil(1000);
+        desired::Listener {
+            id: self.id.clone(),
+            vips: self.vips.clone(),
+            port: self.port,
+            protocol,
+            pool: self.default_pool.clone(),
+            enabled: true,
+            connection_limit: self.connection_limit,
+            allowed_networks: Vec::new(),
+            idle_timeout_s: if silence_s == 0 { protocol.idle_timeout_s() } else { silence_s },
+        }
+    }
+}
+
+impl Pool {
+    fn desired(&self) -> desired::Pool {
+        // A cookie is nothing that a packet has; HAProxy does without it too where it does not see HTTP.
+        let persistence = self.persistence.as_ref().and_then(|persistence| match persistence {
+            Persistence::SourceIp(source) => Some(*source),
+            Persistence::HttpCookie | Persistence::AppCookie { .. } => None,
+        });
+        desired::Pool {
+            id: self.id.clone(),
+            algorithm: self.algorithm,
+            persistence,
+            monitor: self.monitor.clone(),
+            enabled: self.enabled,
+            members: self.members.iter().filter_map(Member::desired).collect(),
+        }
+    }
+}
+
+impl Member {
+    fn desired(&self) -> Option<desired::Member> {
+        let server = self.server.as_ref()?;
+        Some(desired::Member {
+            id: self.id.clone(),
+            address: server.address,
+            port: server.port,
+            weight: server.weight,
+            backup: server.backup,
+            enabled: self.enabled,
+            probed_at: server.probed_at,
+        })
+    }
 }

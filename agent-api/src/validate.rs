@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use crate::desired::{Desired, Listener, Member, Persistence, Pool, Protocol};
 use crate::limits::{
-    ID_BYTES_MAX, MEMBERS_MAX, MEMBERS_PER_POOL_MAX, NETWORKS_PER_LISTENER_MAX, PREFIX4, PREFIX6,
-    VIP_KEYS_MAX, WEIGHT_MAX,
+    ID_BYTES_MAX, MEMBERS_MAX, NETWORKS_PER_LISTENER_MAX, PREFIX4, PREFIX6, VIP_KEYS_MAX,
+    WEIGHT_MAX,
 };
 
 impl Desired {
@@ -77,8 +77,6 @@ pub enum Fault {
     Network { network: IpNet },
     #[error("with listener {listener} there are {wanted} vips, at most {VIP_KEYS_MAX} fit")]
     TooManyVips { listener: String, wanted: usize },
-    #[error("pool {pool} has {wanted} members, at most {MEMBERS_PER_POOL_MAX} fit")]
-    TooManyMembersInPool { pool: String, wanted: usize },
     #[error("with pool {pool} there are {wanted} members, at most {MEMBERS_MAX} fit")]
     TooManyMembers { pool: String, wanted: usize },
     #[error(
@@ -238,10 +236,6 @@ fn pool(pool: &Pool) -> Result<(), Invalid> {
     if let Some(wanted) = &pool.persistence {
         persistence(wanted).map_err(|invalid| invalid.under("persistence"))?;
     }
-    let wanted = pool.members.len();
-    if wanted > MEMBERS_PER_POOL_MAX {
-        return Err(Fault::TooManyMembersInPool { pool: pool.id.clone(), wanted }.at("id"));
-    }
     each("member", &pool.members, member)?;
     let sockets = pool.members.iter().enumerate();
     let sockets = sockets.map(|(at, member)| ((member.address, member.port), (at, member)));
@@ -381,8 +375,6 @@ mod tests {
     #[test]
     fn limits() {
         let members = |pools: &[usize]| document(&[1], pools, 0);
-        let full = [MEMBERS_PER_POOL_MAX; MEMBERS_MAX / MEMBERS_PER_POOL_MAX];
-        let over = [&full[..], &[1]].concat();
         let rows = [
             ("vips that fit", document(&[VIP_KEYS_MAX - 1, 1], &[], 0), ""),
             (
@@ -390,17 +382,17 @@ mod tests {
                 document(&[VIP_KEYS_MAX, 1], &[], 0),
                 "listener[1].vips: with listener l1 there are 1025 vips, at most 1024 fit",
             ),
-            ("a pool that fits", members(&[MEMBERS_PER_POOL_MAX]), ""),
+            ("a pool that fits", members(&[MEMBERS_MAX]), ""),
             (
                 "a member more in a pool",
-                members(&[1, MEMBERS_PER_POOL_MAX + 1]),
-                "pool[1].id: pool p1 has 4097 members, at most 4096 fit",
+                members(&[MEMBERS_MAX + 1]),
+                "pool[0].id: with pool p0 there are 16385 members, at most 16384 fit",
             ),
-            ("pools that fit", members(&full), ""),
+            ("pools that fit", members(&[MEMBERS_MAX - 1, 1]), ""),
             (
                 "a member more",
-                members(&over),
-                "pool[4].id: with pool p4 there are 16385 members, at most 16384 fit",
+                members(&[MEMBERS_MAX, 1]),
+                "pool[1].id: with pool p1 there are 16385 members, at most 16384 fit",
             ),
             ("networks that fit", document(&[1], &[], NETWORKS_PER_LISTENER_MAX), ""),
             (

@@ -2,8 +2,11 @@
 
 pub mod balancer;
 pub mod clients;
+pub mod door;
 pub mod flood;
 mod http;
 pub mod lab;
+pub mod memory;
 pub mod payload;
+pub mod pki;
 pub mod servers;

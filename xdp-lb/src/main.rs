@@ -5,10 +5,11 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent_api::Name;
+use agent_api::{Name, Paths};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
+use xdp_lb::explain::{self, explain};
 use xdp_lb::kernel::{Pins, Sizes, SourcePorts};
 use xdp_lb::observe::Found;
 use xdp_lb::observe::flows::flows;
@@ -38,6 +39,11 @@ enum Command {
     Stats(Look),
     /// Show the connections.
     Flows(Flows),
+    /// Show what is understood of the configurations that Octavia uploads: who would serve each listener,
+    /// and why.
+    ///
+    /// Exits with 2 where a file is refused, and names the line.
+    Explain(Explain),
     /// Take the program off its interfaces and drop everything, the flows too.
     Detach(Which),
 }
@@ -87,6 +93,22 @@ struct Flows {
     limit: usize,
 }
 
+#[derive(Debug, Args)]
+struct Explain {
+    /// Uploaded originals of one load balancer: haproxy.cfg, octavia-keepalivedlvs-*.conf.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+    /// Octavia's `base_path`: files that are named in a configuration must be there.
+    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/octavia")]
+    base_path: PathBuf,
+    /// Octavia's `base_cert_dir` [default: certs in the base path].
+    #[arg(long, value_name = "FOLDER")]
+    base_cert_dir: Option<PathBuf>,
+}
+
 /// Which load balancer.
 #[derive(Debug, Args)]
 struct Which {
@@ -100,7 +122,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xdp-lb: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(explain::Error::Read { .. }) | None => ExitCode::FAILURE,
+                Some(_) => ExitCode::from(2),
+            }
         }
     }
 }
@@ -111,6 +136,10 @@ fn start(command: Command) -> Result<()> {
         Command::Status(look) => show(&status(&look.found()?)?, look.json),
         Command::Stats(look) => show(&stats(&look.found()?)?, look.json),
         Command::Flows(Flows { look, limit }) => show(&flows(&look.found()?, limit), look.json),
+        Command::Explain(Explain { files, json, base_path, base_cert_dir }) => {
+            let certs = base_cert_dir.unwrap_or_else(|| base_path.join("certs"));
+            show(&explain(&files, &Paths::new(base_path, certs))?, json)
+        }
         Command::Detach(which) => detach(&which.name),
     }
 }

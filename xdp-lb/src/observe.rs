@@ -34,17 +34,18 @@ impl Found {
 }
 
 /// A table for people.
-fn table(header: &[&str]) -> Table {
+pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().copied());
     table
 }
 
-fn row<const N: usize>(table: &mut Table, cells: [&dyn Display; N]) {
+/// Adds a row to it.
+pub fn row<const N: usize>(table: &mut Table, cells: [&dyn Display; N]) {
     table.add_row(cells.map(|cell| cell.to_string()));
 }
 
 /// What an `Option` says, or a dash.
-fn or_dash<T: ToString>(value: Option<T>) -> String {
+pub fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

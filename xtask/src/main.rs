@@ -5,6 +5,7 @@ mod build_ebpf;
 mod ci;
 mod compiler;
 mod demo;
+mod fuzz;
 mod linker;
 mod packages;
 mod process;
@@ -31,6 +32,8 @@ enum Task {
     /// Keep clients, load balancer and members standing, to play with
     #[command(subcommand)]
     Lab(demo::Lab),
+    /// Fuzz what comes over the wire: uploads, bodies, the agent's configuration, envelopes
+    Fuzz(fuzz::Options),
     /// Check format, lints and documentation, then test
     Ci(ci::Options),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Lab(task) => demo::lab(&task),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Ci(options) => ci::run(&options),
     };
     match done {

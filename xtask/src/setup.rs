@@ -47,7 +47,25 @@ pub fn run(options: &Options) -> Result<()> {
         named => named,
     };
     install_missing(purposes)?;
+    libraries()?;
     mount_bpf()
+}
+
+/// The C library that the control program is built with, OpenSSL, and what finds it.
+pub fn libraries() -> Result<()> {
+    if has_openssl() {
+        return Ok(());
+    }
+    packages::install(&["libssl-dev", "pkg-config"]).context("OpenSSL's headers are missing")?;
+    ensure!(has_openssl(), "OpenSSL's headers are still missing after apt-get install");
+    Ok(())
+}
+
+fn has_openssl() -> bool {
+    // openssl-sys takes 1.1.1 too; with 3 the amphora's system has it in any case.
+    let mut find = Command::new("pkg-config");
+    find.args(["--atleast-version=3", "openssl"]);
+    process::find("pkg-config").is_some() && find.status().is_ok_and(|status| status.success())
 }
 
 const fn tool(command: &'static str, package: &'static str, purposes: &'static [Purpose]) -> Tool {

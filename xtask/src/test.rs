@@ -26,6 +26,7 @@ pub fn run(options: &Options) -> Result<()> {
         );
         setup::run(&setup::Options { purposes: vec![setup::Purpose::Test] })?;
     }
+    setup::libraries()?;
     build_ebpf::run(&build_ebpf::Options::default())?;
 
     process::step(if options.host_only {

@@ -8,6 +8,7 @@ mod driver;
 mod frames;
 mod micro;
 mod netns;
+mod parse;
 mod report;
 
 use std::fs::File;
@@ -32,7 +33,7 @@ struct Options {
     /// Rounds, each of which goes through everything once
     #[arg(long, value_name = "N", default_value_t = 15)]
     rounds: u32,
-    /// Leave the other part out
+    /// Leave the other parts out
     #[arg(long, value_enum)]
     only: Option<Part>,
     /// A few minutes less: 5 rounds, and no more than 16,384 flows
@@ -81,6 +82,8 @@ enum Part {
     Micro,
     /// Connections through network namespaces
     Netns,
+    /// Milliseconds to understand an upload of many members
+    Parse,
 }
 
 /// A round through namespaces takes some 20 seconds.
@@ -105,11 +108,16 @@ fn run(options: &Options) -> Result<()> {
     }
     let mut report = Report::default();
     // First, on all CPUs: the other part stays on one.
-    if options.only != Some(Part::Micro) {
+    let wanted = |part| options.only.is_none_or(|only| only == part);
+    if wanted(Part::Netns) {
         report.paths = netns::run(options.rounds.min(NETNS_ROUNDS_MAX))?;
         println!("Through network namespaces\n\n{}\n", report::paths(&report.paths));
     }
-    if options.only != Some(Part::Netns) {
+    if wanted(Part::Parse) {
+        report.parses = parse::run(options.rounds)?;
+        println!("Milliseconds to understand an upload\n\n{}\n", report::parses(&report.parses));
+    }
+    if wanted(Part::Micro) {
         stay_on(options.cpu)?;
         let plan = micro::Plan {
             rounds: if options.quick { options.rounds.min(5) } else { options.rounds },

@@ -10,6 +10,8 @@ pub struct Report {
     pub programs: Vec<Program>,
     /// Through namespaces, by way of each load balancer.
     pub paths: Vec<Path>,
+    /// Milliseconds to understand an upload.
+    pub parses: Vec<Parse>,
 }
 
 /// What one kind of packet costs, without the driver.
@@ -49,6 +51,15 @@ pub struct Path {
     pub bulk_gbit_per_s: f64,
     /// Of all rounds.
     pub errors: usize,
+}
+
+/// What it takes to understand an upload.
+#[derive(Debug, Serialize)]
+pub struct Parse {
+    pub name: String,
+    pub members: u32,
+    pub bytes: usize,
+    pub median_ms: f64,
 }
 
 pub fn costs(costs: &[Cost]) -> Table {
@@ -103,6 +114,15 @@ pub fn paths(paths: &[Path]) -> Table {
         }
         row.push(path.errors.to_string());
         table.add_row(row);
+    }
+    table
+}
+
+pub fn parses(parses: &[Parse]) -> Table {
+    let mut table = table(&["configuration", "members", "bytes", "ms"]);
+    for Parse { name, members, bytes, median_ms } in parses {
+        let ms = format!("{median_ms:.1}");
+        table.add_row([name.clone(), members.to_string(), bytes.to_string(), ms]);
     }
     table
 }

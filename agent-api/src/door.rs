@@ -1,0 +1,194 @@
+//! The amphora agent's API, as an unmodified Octavia speaks it (`amphorae/backends/agent/api_server`).
+//!
+//! [`Door::answer`] takes a request and gives the answer; [`listen`] is the server around it. What is
+//! uploaded is checked, stored and, when the controller says so, applied: always all that is wanted at
+//! once, so that a request may come twice or be lost and nothing is left half done.
+
+mod answer;
+mod details;
+mod listen;
+mod objects;
+mod own;
+mod plugs;
+mod routes;
+pub mod tls;
+mod uploads;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hyper::Method;
+use hyper::body::Bytes;
+use tokio::sync::watch;
+use tracing::warn;
+
+pub use answer::Answer;
+use answer::Framework;
+pub use listen::listen;
+use objects::Objects;
+use routes::{Call, NoCall};
+
+use crate::amphora::{Amphora, Failed};
+use crate::config::AgentConfig;
+use crate::store::{self, Store};
+
+/// The version of the API that this is; the driver knows exactly this one.
+const API_VERSION: &str = "1.0";
+
+/// A request, its body read.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: Method,
+    /// As on the wire, without a query.
+    pub path: String,
+    /// `Content-Type`, if there is one.
+    pub content_type: Option<String>,
+    pub body: Bytes,
+}
+
+/// The door of one amphora.
+pub struct Door<A> {
+    amphora: A,
+    /// Where the configuration was read from, and is written to.
+    file: PathBuf,
+    config: watch::Sender<Arc<AgentConfig>>,
+    store: Mutex<Store>,
+    objects: Mutex<Objects>,
+    /// Held by the one request that changes something.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// Why the door cannot open.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl<A: Amphora> Door<A> {
+    /// Reads what was stored, and brings the machine back to it.
+    ///
+    /// What is wrong with a stored file or cannot be brought back is told and left out: the controller
+    /// must find an amphora that answers, or it cannot mend it.
+    pub async fn open(amphora: A, file: PathBuf, config: AgentConfig) -> Result<Self, Error> {
+        let (store, troubles) = Store::open(config.paths())?;
+        for trouble in &troubles {
+            warn!("{trouble}");
+        }
+        let door = Self {
+            amphora,
+            file,
+            config: watch::Sender::new(Arc::new(config)),
+            store: Mutex::new(store),
+            objects: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        };
+        door.restore().await;
+        Ok(door)
+    }
+
+    /// The configuration, now and whenever it changes.
+    pub fn config(&self) -> watch::Receiver<Arc<AgentConfig>> {
+        self.config.subscribe()
+    }
+
+    pub fn amphora(&self) -> &A {
+        &self.amphora
+    }
+
+    async fn restore(&self) {
+        let plugs = self.store().document().plugs.clone();
+        if let Err(failed) = self.amphora.restore(&plugs).await {
+            warn!("what was plugged is not back: {failed}");
+        }
+        let mut objects = Objects::default();
+        let stored = self.store().objects();
+        for (id, started) in stored {
+            let mut with = objects.clone();
+            let put = match self.part(&id) {
+                Ok(Some(part)) if started => {
+                    with.start(&id, part);
+                    with.wanted().map(drop).map_err(|unserved| unserved.to_string())
+                }
+                Ok(Some(part)) => {
+                    with.add(&id, part);
+                    Ok(())
+                }
+                Ok(None) => continue,
+                Err(why) => Err(why),
+            };
+            match put {
+                Ok(()) => objects = with,
+                Err(why) => warn!("{id} is not served: {why}"),
+            }
+        }
+        if let Err(Failed(why)) = self.commit(objects, &[]).await {
+            warn!("nothing is served: {why}");
+        }
+    }
+
+    /// The answer, which is never later than the amphora's.
+    pub async fn answer(&self, request: Request) -> Answer {
+        let Request { method, path, .. } = &request;
+        match routes::find(method, path) {
+            Ok((call, captured)) => {
+                let answer = self.call(call, &captured, &request).await;
+                if method == Method::HEAD { answer.without_body() } else { answer }
+            }
+            Err(NoCall::NotFound) => Answer::framework(Framework::NotFound),
+            Err(NoCall::MethodNotAllowed) => Answer::framework(Framework::MethodNotAllowed),
+            Err(NoCall::Options(methods)) => Answer::options(&methods),
+        }
+    }
+
+    async fn call(&self, call: Call, captured: &[String], request: &Request) -> Answer {
+        let part = |at: usize| captured.get(at).map_or("", |part| &part[..]);
+        let body = &request.body;
+        match call {
+            Call::Discovery => Answer::json(&serde_json::json!({ "api_version": API_VERSION })),
+            Call::Info => self.info().await,
+            Call::Details => self.details().await,
+            Call::Listeners => self.listeners(),
+            Call::PutHaproxy => self.put_haproxy(part(1), body).await,
+            Call::GetHaproxy => self.get_haproxy(part(0)).await,
+            Call::Act => self.act(part(0), part(1)).await,
+            Call::Delete => self.delete(part(0)).await,
+            Call::PutLvs => self.put_lvs(part(1), body).await,
+            Call::GetLvs => self.get_lvs(part(0)).await,
+            Call::PutCertificate => self.put_certificate(part(0), part(1), body).await,
+            Call::GetCertificate => self.get_certificate(part(0), part(1)).await,
+            Call::DeleteCertificate => self.delete_certificate(part(0), part(1)).await,
+            Call::PlugVip => self.plug_vip(part(0), request).await,
+            Call::PlugNetwork => self.plug_network(request).await,
+            Call::PutServerCertificate => self.put_server_certificate(body).await,
+            Call::PutConfig => self.put_config(body).await,
+            Call::PutVrrp => self.put_vrrp(body).await,
+            Call::ActVrrp => self.act_vrrp(part(0)).await,
+            Call::Interface => self.interface(part(0)).await,
+            Call::PutRules => self.put_rules(part(0), request).await,
+        }
+    }
+
+    /// Applies all that is wanted; the objects are what they were where that fails.
+    async fn commit(&self, objects: Objects, announce: &[IpAddr]) -> Result<(), Failed> {
+        let wanted = objects.wanted().map_err(|error| Failed(error.to_string()))?;
+        self.amphora.apply(&wanted, announce).await?;
+        self.set_objects(objects);
+        Ok(())
+    }
+
+    fn set_objects(&self, objects: Objects) {
+        *self.objects.lock().unwrap_or_else(PoisonError::into_inner) = objects;
+    }
+
+    fn objects(&self) -> Objects {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Held for the length of a call: what it does is on the disk before an answer says so, and the
+    /// files are small.
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,183 @@
+//! The server: mutual TLS and HTTP/1.1 around the door, with bounds on all that a client can take.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::service::service_fn;
+use hyper::{Response, server};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use openssl::ssl::Ssl;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout, timeout_at};
+use tokio_openssl::SslStream;
+use tracing::{debug, info, warn};
+
+use super::tls::Identity;
+use super::{Answer, Door, Request};
+use crate::amphora::Amphora;
+use crate::limits::{
+    BODIES_MAX, BODY_BYTES_DISCARDED_MAX, BODY_BYTES_MAX, HANDSHAKES_MAX, SMALL_BODY_BYTES,
+};
+
+/// For the handshake and for the head of a request, each. The controller waits ten seconds for a
+/// connection (Octavia `rest_request_conn_timeout`).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the body. The controller waits sixty seconds for an answer (`rest_request_read_timeout`), and
+/// then repeats a request that may be under way.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// For all of a connection; an answer that takes longer comes too late.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Serves until it is dropped.
+pub async fn listen<A: Amphora>(
+    listener: TcpListener,
+    identity: Arc<Identity>,
+    door: Arc<Door<A>>,
+) {
+    let bodies = Arc::new(Semaphore::new(BODIES_MAX));
+    let mut handshakes = Handshakes::default();
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, as a rule: others have to end first.
+                warn!("accept: {error}");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let connection = Connection {
+            peer,
+            identity: Arc::clone(&identity),
+            door: Arc::clone(&door),
+            bodies: Arc::clone(&bodies),
+        };
+        handshakes.make_room();
+        let (known, becomes_known) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(async move {
+            if timeout(CONNECTION_TIMEOUT, connection.serve(stream, known)).await.is_err() {
+                warn!("{peer}: the connection took too long");
+            }
+        });
+        handshakes.0.push_back((task.abort_handle(), becomes_known));
+    }
+}
+
+/// Connections of which it is not known yet who they are.
+///
+/// Anybody who reaches the port can open them and be silent, so there are only so many, and the oldest
+/// gives way: the controller's shakes hands at once.
+#[derive(Default)]
+struct Handshakes(VecDeque<(AbortHandle, tokio::sync::oneshot::Receiver<()>)>);
+
+impl Handshakes {
+    fn make_room(&mut self) {
+        use tokio::sync::oneshot::error::TryRecvError;
+        self.0.retain_mut(|(task, known)| {
+            !task.is_finished() && matches!(known.try_recv(), Err(TryRecvError::Empty))
+        });
+        while self.0.len() >= HANDSHAKES_MAX {
+            if let Some((oldest, _)) = self.0.pop_front() {
+                oldest.abort();
+            }
+        }
+    }
+}
+
+struct Connection<A> {
+    peer: SocketAddr,
+    identity: Arc<Identity>,
+    door: Arc<Door<A>>,
+    bodies: Arc<Semaphore>,
+}
+
+impl<A: Amphora> Connection<A> {
+    async fn serve(self, stream: TcpStream, known: tokio::sync::oneshot::Sender<()>) {
+        let peer = self.peer;
+        let stream = match timeout(HEAD_TIMEOUT, self.shake_hands(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(why)) => return info!("{peer}: no TLS: {why}"),
+            Err(_) => return info!("{peer}: no TLS: silent for too long"),
+        };
+        // That nobody listens any more means that the server ends.
+        let _ = known.send(());
+        let this = &self;
+        let service =
+            service_fn(
+                move |request| async move { Ok::<_, Infallible>(this.answer(request).await) },
+            );
+        // One request to a connection, as the stock server has it: one that is kept open and closed for
+        // its age meets a request now and then, which costs the controller a retry of five seconds.
+        let mut http = server::conn::http1::Builder::new();
+        http.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+            debug!("{peer}: {error}");
+        }
+    }
+
+    async fn shake_hands(&self, stream: TcpStream) -> io::Result<SslStream<TcpStream>> {
+        stream.set_nodelay(true)?;
+        let ssl = Ssl::new(self.identity.acceptor().context())?;
+        let mut stream = SslStream::new(ssl, stream)?;
+        Pin::new(&mut stream).accept().await.map_err(io::Error::other)?;
+        Ok(stream)
+    }
+
+    async fn answer(&self, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
+        let start = Instant::now();
+        let (head, body) = request.into_parts();
+        let (method, path) = (head.method, head.uri.path().to_owned());
+        let content_type = head.headers.get(CONTENT_TYPE);
+        let content_type = content_type.and_then(|kind| kind.to_str().ok()).map(str::to_owned);
+        let line = format!("{method} {path}");
+        let answer = match self.body(body).await {
+            Ok(body) => self.door.answer(Request { method, path, content_type, body }).await,
+            Err(why) => Answer::invalid("Invalid request", &why),
+        };
+        info!("{}: {line}: {} in {:?}", self.peer, answer.status.as_u16(), start.elapsed());
+        answer.into()
+    }
+
+    /// All of it. Of those that are large only so many are read at a time.
+    ///
+    /// Of one that is too large some more is read and thrown away: who is still sending does not see an
+    /// answer.
+    async fn body(&self, mut body: Incoming) -> Result<Bytes, String> {
+        let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
+        let (mut bytes, mut seen, mut permit) = (Vec::new(), 0, None);
+        while seen <= BODY_BYTES_DISCARDED_MAX {
+            let frame = match timeout_at(deadline, body.frame()).await {
+                Ok(Some(frame)) => {
+                    frame.map_err(|error| format!("the body ended early: {error}"))?
+                }
+                Ok(None) if seen <= BODY_BYTES_MAX => return Ok(bytes.into()),
+                Ok(None) => break,
+                Err(_) => return Err(format!("the body took more than {BODY_TIMEOUT:?}")),
+            };
+            let data = frame.into_data().unwrap_or_default();
+            seen += data.len();
+            if seen > BODY_BYTES_MAX {
+                (bytes, permit) = (Vec::new(), None);
+                continue;
+            }
+            if seen > SMALL_BODY_BYTES && permit.is_none() {
+                let taken = timeout_at(deadline, Arc::clone(&self.bodies).acquire_owned()).await;
+                permit = Some(taken.map_err(|_| "too many large bodies at once".to_owned())?);
+                // Once: as a vector grows it is there twice.
+                bytes.reserve_exact(BODY_BYTES_MAX - bytes.len());
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Err(format!("the body holds more than {BODY_BYTES_MAX} bytes"))
+    }
+}

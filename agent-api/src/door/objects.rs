@@ -1,0 +1,165 @@
+//! The objects that the driver starts and stops, and what all of them together come to.
+//!
+//! An object is a load balancer, whose HAProxy configuration holds most of its listeners, or a listener
+//! of UDP or SCTP, each of which has a keepalived configuration of its own.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::amphora::{Haproxy, Wanted};
+use crate::names::ObjectId;
+use crate::understood::{Engine, Listener, Protocol, Understood, Unserved};
+use crate::{haproxy, lvs};
+
+/// What an object asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub kind: Kind,
+    load_balancer: String,
+    listeners: Vec<Listener>,
+    haproxy: Option<Haproxy>,
+}
+
+/// All objects that are there, started or not.
+#[derive(Clone, Debug, Default)]
+pub struct Objects(BTreeMap<ObjectId, Object>);
+
+#[derive(Clone, Debug)]
+struct Object {
+    started: bool,
+    /// As it was started; a configuration that is newer waits for a reload.
+    part: Part,
+}
+
+/// What an object is; the driver does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    LoadBalancer,
+    UdpListener,
+}
+
+/// A listener, for `GET /listeners`.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    status: &'static str,
+    uuid: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+impl Part {
+    pub fn of_load_balancer(config: &haproxy::Config, peer: &str) -> Self {
+        let listeners = config.listeners();
+        let for_haproxy = |id: &str| {
+            let found = listeners.iter().find(|listener| listener.id == id);
+            found.is_some_and(|listener| listener.engine != Engine::Xdp)
+        };
+        let haproxy = config.only(for_haproxy);
+        let haproxy = haproxy.map(|config| Haproxy { peer: peer.to_owned(), config });
+        let load_balancer = config.load_balancer.clone();
+        Self { kind: Kind::LoadBalancer, load_balancer, listeners, haproxy }
+    }
+
+    /// The id is the one it was uploaded under; the driver reports and deletes it by that.
+    pub fn of_udp_listener(id: &ObjectId, config: &lvs::Config) -> Self {
+        let listener = config.listener().map(|mut listener| {
+            listener.id = id.to_string();
+            listener
+        });
+        Self {
+            kind: Kind::UdpListener,
+            load_balancer: config.load_balancer.clone(),
+            listeners: listener.into_iter().collect(),
+            haproxy: None,
+        }
+    }
+
+    pub fn vips(&self) -> Vec<IpAddr> {
+        let mut vips: Vec<_> = self.listeners.iter().flat_map(|it| it.vips.clone()).collect();
+        vips.sort_unstable();
+        vips.dedup();
+        vips
+    }
+}
+
+impl Objects {
+    pub fn start(&mut self, id: &ObjectId, part: Part) {
+        self.0.insert(id.clone(), Object { started: true, part });
+    }
+
+    /// Nothing changes for one that is there already.
+    pub fn add(&mut self, id: &ObjectId, part: Part) {
+        self.0.entry(id.clone()).or_insert(Object { started: false, part });
+    }
+
+    pub fn stop(&mut self, id: &ObjectId) {
+        if let Some(object) = self.0.get_mut(id) {
+            object.started = false;
+        }
+    }
+
+    pub fn remove(&mut self, id: &ObjectId) {
+        self.0.remove(id);
+    }
+
+    /// All that are started together, if they do not contradict each other.
+    pub fn wanted(&self) -> Result<Wanted, Unserved> {
+        let parts = || self.0.values().filter(|object| object.started).map(|object| &object.part);
+        let Some(first) = parts().next() else {
+            return Ok(Wanted::default());
+        };
+        let understood = Understood {
+            load_balancer: first.load_balancer.clone(),
+            listeners: parts().flat_map(|part| part.listeners.clone()).collect(),
+        };
+        let desired = understood.desired()?;
+        let haproxy = parts().filter_map(|part| part.haproxy.clone());
+        Ok(Wanted {
+            served: Some((understood, desired)),
+            haproxy: haproxy.map(|it| (it.config.load_balancer.clone(), it)).collect(),
+        })
+    }
+
+    /// First those of load balancers, which the stock agent never calls anything but active.
+    pub fn rows(&self) -> Vec<Row> {
+        let row = |object: &Object, listener: &Listener| Row {
+            status: match object.part.kind {
+                Kind::UdpListener if !object.started => "OFFLINE",
+                Kind::UdpListener | Kind::LoadBalancer => "ACTIVE",
+            },
+            uuid: listener.id.clone(),
+            kind: kind(listener.protocol),
+        };
+        let mut objects: Vec<&Object> = self.0.values().collect();
+        objects.sort_by_key(|object| object.part.kind == Kind::UdpListener);
+        let rows = objects.into_iter().flat_map(|object| {
+            object.part.listeners.iter().map(move |listener| row(object, listener))
+        });
+        rows.collect()
+    }
+
+    /// Ids of all listeners, sorted.
+    pub fn listeners(&self) -> Vec<String> {
+        let listeners = self.0.values().flat_map(|object| &object.part.listeners);
+        let mut ids: Vec<_> = listeners.map(|listener| listener.id.clone()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// How many of a kind are started.
+    pub fn started(&self, kind: Kind) -> usize {
+        self.0.values().filter(|object| object.started && object.part.kind == kind).count()
+    }
+}
+
+/// The stock agent calls SCTP listeners UDP too.
+fn kind(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Http | Protocol::Prometheus => "HTTP",
+        Protocol::TerminatedHttps => "TERMINATED_HTTPS",
+        Protocol::Udp | Protocol::Sctp => "UDP",
+    }
+}

@@ -1,0 +1,91 @@
+//! From HAProxy's words to ours.
+
+use std::net::SocketAddr;
+
+use super::Config;
+use super::backend::Backend;
+use super::frontend::{Default, Frontend, Mode};
+use crate::classify::{self, DefaultPool};
+use crate::understood::{Engine, Layer7, Listener, Member, Pool, Protocol, Server};
+
+impl Config {
+    /// All listeners, and who serves each. The exporter of metrics is none.
+    pub fn listeners(&self) -> Vec<Listener> {
+        self.frontends.iter().map(|frontend| self.listener(frontend)).collect()
+    }
+
+    fn listener(&self, frontend: &Frontend) -> Listener {
+        let own = || {
+            let all = self.backends.iter();
+            all.filter(|((listener, _), _)| *listener == frontend.id).map(|(_, backend)| backend)
+        };
+        let default_pool = match &frontend.default {
+            Default::Pool(target) => Some(target.pool.clone()),
+            Default::Nowhere | Default::Metrics => None,
+        };
+        let is_default = |backend: &&Backend| Some(&backend.name.pool) == default_pool.as_ref();
+        let default = own().find(is_default);
+        let mut pools: Vec<&Backend> = own().collect();
+        pools.sort_by_key(|backend| !is_default(backend));
+        let mut listener = Listener {
+            id: frontend.id.clone(),
+            vips: frontend.binds.iter().map(|bind| bind.address).collect(),
+            port: frontend.binds.first().map_or(0, |bind| bind.port),
+            protocol: protocol(frontend),
+            engine: Engine::Haproxy(Layer7::NoPool),
+            connection_limit: frontend.maxconn,
+            client_timeout_ms: frontend.client_timeout_ms,
+            server_timeout_ms: default.map_or(0, |backend| backend.server_timeout_ms),
+            default_pool,
+            pools: pools.into_iter().map(pool).collect(),
+            log_format: frontend.log_format.clone(),
+        };
+        let default = default.map(|backend| DefaultPool {
+            id: &backend.name.pool,
+            speaks_http: backend.mode == Mode::Http,
+            proxy_protocol: backend.servers.iter().any(|server| server.proxy.is_some()),
+            tls: backend.servers.iter().any(|server| server.tls.enabled),
+        });
+        listener.engine = classify::engine(&listener, !frontend.rules.is_empty(), default);
+        listener
+    }
+}
+
+fn protocol(frontend: &Frontend) -> Protocol {
+    let terminates = frontend.binds.iter().any(|bind| bind.tls.crt_list.is_some());
+    match (&frontend.default, terminates, frontend.mode) {
+        (Default::Metrics, _, _) => Protocol::Prometheus,
+        (_, true, _) => Protocol::TerminatedHttps,
+        (_, false, Mode::Http) => Protocol::Http,
+        (_, false, Mode::Tcp) => Protocol::Tcp,
+    }
+}
+
+fn pool(backend: &Backend) -> Pool {
+    let members = backend.servers.iter().map(|server| {
+        let check = server.check.as_ref();
+        let address = check.and_then(|check| check.address);
+        let port = check.and_then(|check| check.port);
+        let elsewhere = address.is_some() || port.is_some();
+        let (address, port) = (address.unwrap_or(server.address), port.unwrap_or(server.port));
+        Member {
+            id: server.id.clone(),
+            enabled: !server.disabled,
+            server: Some(Server {
+                address: server.address,
+                port: server.port,
+                weight: server.weight,
+                backup: server.backup,
+                probed_at: elsewhere.then_some(SocketAddr::new(address, port)),
+            }),
+        }
+    });
+    Pool {
+        id: backend.name.pool.clone(),
+        algorithm: backend.algorithm,
+        persistence: backend.persistence.clone(),
+        monitor: backend.monitor.clone(),
+        enabled: true,
+        members: members.collect(),
+    }
+}

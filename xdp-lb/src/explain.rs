@@ -1,0 +1,282 @@
+//! `xdp-lb explain`: what is understood of the configurations that Octavia uploads, who would serve
+//! each listener, and why. Needs no amphora.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use agent_api::understood::{self, Engine, Persistence, Protocol, Understood, Unserved};
+use agent_api::{Algorithm, Paths, Probe, Refused, haproxy, lvs};
+use serde::Serialize;
+
+use crate::observe::{or_dash, row, table};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: {error}", .file.display())]
+    Read { file: PathBuf, error: io::Error },
+    #[error("{}: {refused}", .file.display())]
+    Refused { file: PathBuf, refused: Refused },
+    #[error("{}: it is of load balancer {found}, and the ones before of {first}", .file.display())]
+    OtherLoadBalancer { file: PathBuf, found: String, first: String },
+    #[error("together they cannot be served: {0}")]
+    Unserved(#[from] Unserved),
+}
+
+/// Reads HAProxy and keepalived configurations of one load balancer, in any order.
+pub fn explain(files: &[PathBuf], paths: &Paths) -> Result<Explained, Error> {
+    let mut understood = None;
+    for file in files {
+        let text =
+            fs::read_to_string(file).map_err(|error| Error::Read { file: file.clone(), error })?;
+        let (found, listeners) = listeners(&text, paths)
+            .map_err(|refused| Error::Refused { file: file.clone(), refused })?;
+        let all = understood.get_or_insert_with(|| Understood {
+            load_balancer: found.clone(),
+            listeners: Vec::new(),
+        });
+        if all.load_balancer != found {
+            let first = all.load_balancer.clone();
+            return Err(Error::OtherLoadBalancer { file: file.clone(), found, first });
+        }
+        all.listeners.extend(listeners);
+    }
+    if let Some(understood) = &understood {
+        understood.desired()?;
+    }
+    Ok(Explained::of(understood))
+}
+
+/// Load balancer and listeners of one configuration. keepalived's are told by their first directive.
+fn listeners(text: &str, paths: &Paths) -> Result<(String, Vec<understood::Listener>), Refused> {
+    if text.lines().any(|line| line.trim_start().starts_with("net_namespace")) {
+        let config = lvs::parse(text, paths)?;
+        Ok((config.load_balancer.clone(), config.listener().into_iter().collect()))
+    } else {
+        let config = haproxy::parse(text, paths)?;
+        Ok((config.load_balancer.clone(), config.listeners()))
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Explained {
+    /// None where there was no file.
+    pub load_balancer: Option<String>,
+    pub listeners: Vec<Listener>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Listener {
+    pub id: String,
+    pub vips: Vec<IpAddr>,
+    pub port: u16,
+    /// In Octavia's words; HTTPS is TCP in its files.
+    pub protocol: &'static str,
+    /// `xdp` or `haproxy`.
+    pub engine: &'static str,
+    pub reason: String,
+    /// The default pool first.
+    pub pools: Vec<Pool>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Pool {
+    pub id: String,
+    pub algorithm: &'static str,
+    pub persistence: Option<SessionPersistence>,
+    pub monitor: Option<HealthMonitor>,
+    pub members: Vec<Member>,
+}
+
+/// With the keys of Octavia's `session_persistence`.
+#[derive(Debug, Serialize)]
+pub struct SessionPersistence {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub cookie_name: Option<String>,
+    /// Seconds; none where a client is never forgotten for its age.
+    pub persistence_timeout: Option<u32>,
+}
+
+/// With the keys of Octavia's health monitor. Those of HTTP are null for other types.
+#[derive(Debug, Serialize)]
+pub struct HealthMonitor {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub delay: u32,
+    pub timeout: u32,
+    pub rise_threshold: u16,
+    pub fall_threshold: u16,
+    pub http_method: Option<String>,
+    pub url_path: Option<String>,
+    pub http_version: Option<String>,
+    pub domain_name: Option<String>,
+    pub expected_codes: Option<Vec<u16>>,
+}
+
+/// Address, port and weight are null for a disabled member of UDP and SCTP, of which the file has the
+/// id alone.
+#[derive(Debug, Serialize)]
+pub struct Member {
+    pub id: String,
+    pub address: Option<IpAddr>,
+    pub port: Option<u16>,
+    pub weight: Option<u16>,
+    pub backup: bool,
+    pub enabled: bool,
+}
+
+impl Explained {
+    fn of(understood: Option<Understood>) -> Self {
+        let Some(Understood { load_balancer, listeners }) = understood else {
+            return Self { load_balancer: None, listeners: Vec::new() };
+        };
+        let listeners = listeners.into_iter().map(Listener::of).collect();
+        Self { load_balancer: Some(load_balancer), listeners }
+    }
+}
+
+impl Listener {
+    fn of(listener: understood::Listener) -> Self {
+        let (engine, reason) = match &listener.engine {
+            Engine::Xdp => ("xdp", "layer 4".to_owned()),
+            Engine::Haproxy(why) => ("haproxy", why.to_string()),
+        };
+        Self {
+            id: listener.id,
+            vips: listener.vips,
+            port: listener.port,
+            protocol: match listener.protocol {
+                Protocol::Tcp => "TCP",
+                Protocol::Http => "HTTP",
+                Protocol::TerminatedHttps => "TERMINATED_HTTPS",
+                Protocol::Prometheus => "PROMETHEUS",
+                Protocol::Udp => "UDP",
+                Protocol::Sctp => "SCTP",
+            },
+            engine,
+            reason,
+            pools: listener.pools.into_iter().map(Pool::of).collect(),
+        }
+    }
+}
+
+impl Pool {
+    fn of(pool: understood::Pool) -> Self {
+        Self {
+            id: pool.id,
+            algorithm: match pool.algorithm {
+                Algorithm::RoundRobin => "ROUND_ROBIN",
+                Algorithm::LeastConnections => "LEAST_CONNECTIONS",
+                Algorithm::SourceIp => "SOURCE_IP",
+                Algorithm::SourceIpPort => "SOURCE_IP_PORT",
+            },
+            persistence: pool.persistence.map(SessionPersistence::of),
+            monitor: pool.monitor.map(HealthMonitor::of),
+            members: pool.members.into_iter().map(Member::of).collect(),
+        }
+    }
+}
+
+impl SessionPersistence {
+    fn of(persistence: Persistence) -> Self {
+        let (kind, cookie_name, timeout) = match persistence {
+            Persistence::SourceIp(source) => ("SOURCE_IP", None, Some(source.timeout_s)),
+            Persistence::HttpCookie => ("HTTP_COOKIE", None, None),
+            Persistence::AppCookie { name } => ("APP_COOKIE", Some(name), None),
+        };
+        let persistence_timeout = timeout.filter(|seconds| *seconds != u32::MAX);
+        Self { kind, cookie_name, persistence_timeout }
+    }
+}
+
+impl HealthMonitor {
+    fn of(monitor: agent_api::Monitor) -> Self {
+        let (kind, http) = match monitor.probe {
+            Probe::Tcp => ("TCP", None),
+            Probe::TlsHello => ("TLS-HELLO", None),
+            Probe::Http(http) => ("HTTP", Some(http)),
+            Probe::Https(http) => ("HTTPS", Some(http)),
+            Probe::Ping => ("PING", None),
+            Probe::UdpConnect => ("UDP-CONNECT", None),
+            Probe::Sctp => ("SCTP", None),
+        };
+        let version = http.as_ref().and_then(|http| http.version);
+        Self {
+            kind,
+            delay: monitor.delay_s,
+            timeout: monitor.timeout_s,
+            rise_threshold: monitor.rise,
+            fall_threshold: monitor.fall,
+            http_version: version.map(|minor| format!("1.{minor}")),
+            http_method: http.as_ref().map(|http| http.method.clone()),
+            url_path: http.as_ref().map(|http| http.path.clone()),
+            domain_name: http.as_ref().and_then(|http| http.host.clone()),
+            expected_codes: http.map(|http| http.codes.into_iter().collect()),
+        }
+    }
+}
+
+impl Member {
+    fn of(member: understood::Member) -> Self {
+        let server = member.server.as_ref();
+        Self {
+            id: member.id,
+            address: server.map(|server| server.address),
+            port: server.map(|server| server.port),
+            weight: server.map(|server| server.weight),
+            backup: server.is_some_and(|server| server.backup),
+            enabled: member.enabled,
+        }
+    }
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(load_balancer) = &self.load_balancer else {
+            return writeln!(f, "nothing to explain");
+        };
+        writeln!(f, "load balancer {load_balancer}\n")?;
+        let mut listeners = table(&["LISTENER", "PROTOCOL", "ADDRESS", "ENGINE", "BECAUSE"]);
+        let mut pools =
+            table(&["LISTENER", "POOL", "ALGORITHM", "PERSISTENCE", "MONITOR", "MEMBERS"]);
+        let mut members = table(&["POOL", "MEMBER", "ADDRESS", "PORT", "WEIGHT", "STATE"]);
+        for listener in &self.listeners {
+            let vips: Vec<String> = listener.vips.iter().map(IpAddr::to_string).collect();
+            let address = format!("{} port {}", vips.join(", "), listener.port);
+            let address = if vips.is_empty() { "-" } else { &address };
+            let Listener { id, protocol, engine, reason, .. } = listener;
+            row(&mut listeners, [id, protocol, &address, engine, reason]);
+            for pool in &listener.pools {
+                let persistence = or_dash(pool.persistence.as_ref().map(|it| it.kind));
+                let monitor = or_dash(
+                    pool.monitor.as_ref().map(|it| format!("{} every {} s", it.kind, it.delay)),
+                );
+                let count = pool.members.len();
+                row(&mut pools, [id, &pool.id, &pool.algorithm, &persistence, &monitor, &count]);
+                for member in &pool.members {
+                    let (address, port) = (or_dash(member.address), or_dash(member.port));
+                    let weight = or_dash(member.weight);
+                    row(
+                        &mut members,
+                        [&pool.id, &member.id, &address, &port, &weight, &member.state()],
+                    );
+                }
+            }
+        }
+        writeln!(f, "{listeners}\n\n{pools}\n\n{members}")
+    }
+}
+
+impl Member {
+    fn state(&self) -> &'static str {
+        match (self.enabled, self.weight, self.backup) {
+            (false, _, _) => "disabled",
+            (true, Some(0), _) => "drains",
+            (true, _, true) => "backup",
+            (true, _, false) => "enabled",
+        }
+    }
+}
