@@ -310,27 +310,15 @@ mod tests {
         let vip = |text: &str| Refused::Vip(text.to_owned());
         let not_an_address = "'banana' does not appear to be an IPv4 or IPv6 address";
         let rows = [
-            ("no JSON", "x".to_owned(), form("expected value at line 1 column 1")),
-            (
-                "a list",
-                "[1]".to_owned(),
-                form("invalid type: integer `1`, expected a string at line 1 column 2"),
-            ),
-            ("no keys", "{}".to_owned(), form("missing field `subnet_cidr` at line 1 column 2")),
-            (
-                "no gateway",
-                VIP.replace("gateway", "gate"),
-                form("missing field `gateway` at line 1 column 83"),
-            ),
-            (
-                "no MAC",
-                with("mac_address", "null"),
-                form("invalid type: null, expected a string at line 1 column 59"),
-            ),
+            ("no JSON", "x".to_owned(), form("expected value")),
+            ("a list", "[1]".to_owned(), form("invalid type: integer `1`, expected a string")),
+            ("no keys", "{}".to_owned(), form("missing field `subnet_cidr`")),
+            ("no gateway", VIP.replace("gateway", "gate"), form("missing field `gateway`")),
+            ("no MAC", with("mac_address", "null"), form("invalid type: null, expected a string")),
             (
                 "half a MAC",
                 with("mac_address", r#""fa:16""#),
-                form("\"fa:16\" is not a MAC address at line 1 column 41"),
+                form("\"fa:16\" is not a MAC address"),
             ),
             (
                 "host bits",
@@ -356,10 +344,25 @@ mod tests {
             ),
         ];
         for (row, body, want) in rows {
-            assert_eq!(VipPlug::from_json("10.0.0.10", body.as_bytes()), Err(want), "{row}");
+            assert_eq!(
+                VipPlug::from_json("10.0.0.10", body.as_bytes()).map_err(bare),
+                Err(want),
+                "{row}"
+            );
         }
         let want = vip("'banana' does not appear to be an IPv4 or IPv6 address");
         assert_eq!(VipPlug::from_json("banana", VIP.as_bytes()), Err(want));
+    }
+
+    /// Without the place in the JSON.
+    fn bare(refused: Refused) -> Refused {
+        match refused {
+            Refused::Form(text) => {
+                let (text, _) = text.split_once(" at line").unwrap_or((&text, ""));
+                Refused::Form(text.to_owned())
+            }
+            other => other,
+        }
     }
 
     #[test]
@@ -445,14 +448,10 @@ mod tests {
                 fixed("banana", "10.1.0.0/24"),
                 Err(Refused::Port("'banana' does not appear to be an IPv4 or IPv6 address".into())),
             ),
-            (
-                "no MAC",
-                "{}".to_owned(),
-                Err(Refused::Form("missing field `mac_address` at line 1 column 2".into())),
-            ),
+            ("no MAC", "{}".to_owned(), Err(Refused::Form("missing field `mac_address`".into()))),
         ];
         for (row, body, want) in rows {
-            assert_eq!(NetworkPlug::from_json(body.as_bytes()), want, "{row}");
+            assert_eq!(NetworkPlug::from_json(body.as_bytes()).map_err(bare), want, "{row}");
         }
     }
 

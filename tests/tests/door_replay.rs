@@ -48,9 +48,11 @@ struct Reply {
     body: Value,
 }
 
+type Change = (&'static str, fn(&mut Machine));
+
 /// What happens to the machine before the driver's call of this number.
 #[rustfmt::skip]
-const BEFORE: &[(&str, fn(&mut Machine))] = &[
+const BEFORE: &[Change] = &[
     ("04", |machine| {
         machine.host.insert("fa:16:3e:00:00:01".parse().unwrap(), "ens7".into());
         machine.addresses.insert("10.0.0.11".parse().unwrap(), "eth1".into());
