@@ -10,6 +10,7 @@ pub mod durable;
 mod file;
 mod grammar;
 pub mod haproxy;
+pub mod heartbeat;
 pub mod limits;
 pub mod lvs;
 mod monitor;
