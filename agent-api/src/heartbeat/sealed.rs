@@ -363,9 +363,9 @@ mod tests {
         let seal = |at: usize| {
             Sealer::new(KEY, &format!("a{at}"), 0, [0; 32]).unwrap().seal(JSON).unwrap()
         };
-        for at in 0..AMPHORAE_MAX {
-            opener.open(&seal(at)).unwrap();
-        }
+        opener.open(&seal(0)).unwrap();
+        let known = opener.known["a0"];
+        opener.known.extend((1..AMPHORAE_MAX).map(|at| (format!("a{at}"), known)));
         assert_eq!(opener.open(&seal(AMPHORAE_MAX)), Err(Error::TooManyAmphorae));
         opener.forget("a0");
         assert!(opener.open(&seal(AMPHORAE_MAX)).is_ok());
