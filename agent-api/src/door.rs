@@ -103,8 +103,13 @@ impl<A: Amphora> Door<A> {
             warn!("what was plugged is not back: {failed}");
         }
         let mut objects = Objects::default();
-        let stored = self.store().objects();
-        for (id, started) in stored {
+        let (stored, stopped) = {
+            let store = self.store();
+            let stored = [store.load_balancers(), store.lvs_listeners()].concat();
+            (stored, store.document().stopped.clone())
+        };
+        for id in stored {
+            let started = !stopped.contains(&id);
             let mut with = objects.clone();
             let put = match self.part(&id) {
                 Ok(Some(part)) if started => {

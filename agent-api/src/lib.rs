@@ -14,7 +14,8 @@ pub mod heartbeat;
 pub mod limits;
 pub mod lvs;
 mod monitor;
-mod names;
+pub mod names;
+mod original;
 pub mod oslo;
 mod paths;
 pub mod peer;
@@ -26,6 +27,7 @@ pub mod understood;
 mod validate;
 pub mod vrrp;
 
+pub use config::AgentConfig;
 pub use desired::{
     Algorithm, BadName, Desired, Listener, Member, Name, Persistence, Pool, Protocol,
 };
@@ -34,5 +36,6 @@ pub use ipnet::IpNet;
 pub use monitor::{HttpProbe, Monitor, Probe};
 pub use paths::Paths;
 pub use refused::Refused;
+pub use store::Store;
 pub use understood::Understood;
 pub use validate::{Fault, Invalid, Place, Step, Unfit};

@@ -35,9 +35,19 @@ impl Paths {
         self.base.join("xdp-lb.json")
     }
 
+    /// The directory of a load balancer. 0755.
+    pub fn load_balancer(&self, load_balancer: &str) -> PathBuf {
+        self.base.join(load_balancer)
+    }
+
     /// The HAProxy configuration of a load balancer, as uploaded. 0600.
     pub fn haproxy(&self, load_balancer: &str) -> PathBuf {
-        self.base.join(load_balancer).join("haproxy.cfg")
+        self.load_balancer(load_balancer).join("haproxy.cfg")
+    }
+
+    /// The last one that was refused, under the name that the stock agent gives it. 0600.
+    pub fn haproxy_rejected(&self, load_balancer: &str) -> PathBuf {
+        self.load_balancer(load_balancer).join("haproxy.cfg.new-failed")
     }
 
     /// HAProxy's socket for statistics.
@@ -47,17 +57,27 @@ impl Paths {
 
     /// Where HAProxy finds the state of its servers after a reload.
     pub fn haproxy_state(&self, load_balancer: &str) -> PathBuf {
-        self.base.join(load_balancer).join("servers-state")
+        self.load_balancer(load_balancer).join("servers-state")
+    }
+
+    /// The directory of what follows. 0700.
+    pub fn certificates(&self, load_balancer: &str) -> PathBuf {
+        self.certs.join(load_balancer)
     }
 
     /// A certificate with its key, a CA, a CRL or a list of certificates of a load balancer. 0600.
     pub fn certificate(&self, load_balancer: &str, file: &str) -> PathBuf {
-        self.certs.join(load_balancer).join(file)
+        self.certificates(load_balancer).join(file)
+    }
+
+    /// The directory of those of UDP and SCTP listeners. 0755.
+    pub fn lvs_directory(&self) -> PathBuf {
+        self.base.join("lvs")
     }
 
     /// The keepalived configuration of a UDP or SCTP listener, as uploaded. 0644.
     pub fn lvs(&self, listener: &str) -> PathBuf {
-        self.base.join("lvs").join(format!("octavia-keepalivedlvs-{listener}.conf"))
+        self.lvs_directory().join(format!("octavia-keepalivedlvs-{listener}.conf"))
     }
 
     /// The check that keepalived of a UDP listener would run.

@@ -286,6 +286,18 @@ impl fmt::Debug for Mac {
     }
 }
 
+/// A plug that is nothing but this long.
+#[cfg(test)]
+pub fn of_mtu(mtu: u32) -> VipPlug {
+    VipPlug {
+        mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 1]),
+        mtu: Some(mtu),
+        own: None,
+        vips: vec![],
+        sriov: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -217,7 +217,7 @@ async fn door(folder: &TempDir) -> Door<Memory> {
     let file = folder.path().join("amphora-agent.conf");
     let text = config(folder.path());
     fs::write(&file, &text).unwrap();
-    let config = AgentConfig::from_file(&oslo::File::parse(&text).unwrap()).unwrap();
+    let (config, _) = AgentConfig::from_file(&oslo::File::parse(&text).unwrap()).unwrap();
     Door::open(Memory::default(), file, config).await.unwrap()
 }
 

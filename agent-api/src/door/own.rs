@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use hyper::body::Bytes;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Answer, Door, tls};
 use crate::amphora::Amphora;
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, BadDestination, Error};
 use crate::{durable, oslo};
 
 impl<A: Amphora> Door<A> {
@@ -16,7 +16,7 @@ impl<A: Amphora> Door<A> {
             return Answer::invalid("Invalid certificate", &error.to_string());
         }
         let _turn = self.turn.lock().await;
-        let file = self.config.borrow().server_certificate.clone();
+        let file = self.config.borrow().agent_server_cert.clone();
         match durable::write(&file, 0o600, body) {
             Ok(()) => Answer::ok().accepted(),
             Err(error) => Answer::failed("Error storing the certificate", &error.to_string()),
@@ -30,21 +30,27 @@ impl<A: Amphora> Door<A> {
         let Ok(text) = str::from_utf8(body) else {
             return refused("it is not UTF-8");
         };
-        let read = oslo::File::parse(text).map_err(|error| error.to_string());
-        let read =
-            read.and_then(|file| AgentConfig::from_file(&file).map_err(|error| error.to_string()));
-        let told = match read {
-            Ok(told) => told,
-            Err(why) => return refused(&why),
+        let told = match read(text) {
+            Ok((told, faults)) => {
+                for fault in faults {
+                    warn!("{fault}");
+                }
+                told
+            }
+            Err(why) => return refused(&why.to_string()),
         };
         if let Err(error) = durable::write(&self.file, 0o600, body) {
             return refused(&error.to_string());
         }
-        let (config, ignored) = self.config.borrow().mutate(told);
+        let (config, ignored) = self.config.borrow().mutate(&told);
         for key in ignored {
             info!("{key}");
         }
         self.config.send_replace(Arc::new(config));
         Answer::ok().accepted()
     }
+}
+
+fn read(text: &str) -> Result<(AgentConfig, Vec<BadDestination>), Error> {
+    AgentConfig::from_file(&oslo::File::parse(text)?)
 }

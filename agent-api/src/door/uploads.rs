@@ -127,7 +127,7 @@ impl<A: Amphora> Door<A> {
         match action {
             Action::Start | Action::Reload => {
                 let part = self.part(id)?.ok_or("its configuration is gone")?;
-                if self.config.borrow().topology == Topology::Single {
+                if self.config.borrow().loadbalancer_topology == Topology::Single {
                     announce = part.vips();
                 }
                 objects.start(id, part);
@@ -135,7 +135,10 @@ impl<A: Amphora> Door<A> {
             Action::Stop => objects.stop(id),
         }
         let stopped = action == Action::Stop;
-        self.store().note_stopped(id, stopped).map_err(|error| error.to_string())?;
+        let known = self.store().document().stopped.contains(id);
+        if stopped != known {
+            self.store().note_stopped(id, stopped).map_err(|error| error.to_string())?;
+        }
         self.commit(objects, &announce).await.map_err(|Failed(why)| why)
     }
 
@@ -281,7 +284,7 @@ impl<A: Amphora> Door<A> {
     }
 
     fn peer(&self) -> String {
-        peer::name(&self.config.borrow().amphora_id)
+        peer::name(self.config.borrow().amphora_id.as_str())
     }
 }
 

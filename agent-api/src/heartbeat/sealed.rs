@@ -300,7 +300,9 @@ mod tests {
         }
     }
 
-    /// A row is its name, then what comes: start and counter; and whether it is taken.
+    /// Its name, then what comes: start and counter; and whether it is taken.
+    type Row = (&'static str, &'static [(usize, usize, bool)]);
+
     #[test]
     fn taken_once() {
         let messages = |start| {
@@ -309,7 +311,7 @@ mod tests {
         };
         let starts = [messages(0), messages(1), messages(2)];
         #[rustfmt::skip]
-        let rows: [(&str, &[(usize, usize, bool)]); 9] = [
+        let rows: [Row; 9] = [
             ("in order", &[(0, 0, true), (0, 1, true), (0, 2, true)]),
             ("again", &[(0, 0, true), (0, 0, false), (0, 1, true), (0, 0, false), (0, 1, false)]),
             ("late", &[(0, 5, true), (0, 3, true), (0, 4, true), (0, 3, false), (0, 5, false)]),

@@ -29,8 +29,8 @@ async fn main() -> Result<()> {
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
     let options = Options::parse();
     let config: AgentConfig = config::wait_for(&options.config).await?;
-    let minimum = config.tls_minimum;
-    let identity = Identity::load(&config.server_certificate, &config.client_ca, minimum)?;
+    let minimum = config.agent_tls_protocol;
+    let identity = Identity::load(&config.agent_server_cert, &config.agent_server_ca, minimum)?;
     let address = SocketAddr::new(config.bind_host, config.bind_port);
     let door = Door::open(Memory::controlled_by(options.control), options.config, config).await?;
     let listener = TcpListener::bind(address).await.with_context(|| address.to_string())?;

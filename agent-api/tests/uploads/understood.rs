@@ -1,11 +1,8 @@
 //! What Octavia rendered is understood as what it was rendered from, every field of it.
-#![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
-mod model;
-
+use super::model::vectors;
 use agent_api::understood::{Engine, Understood};
 use agent_api::{Paths, haproxy, lvs};
-use model::vectors;
 
 /// A tenant's text that has a line of its own.
 const HOSTILE: &str = "neg_l7_regex_newline";

@@ -1,11 +1,10 @@
 //! What is not Octavia's is refused, with its line: tenants' text stands in these files.
-#![allow(clippy::unwrap_used, reason = "all of it is a test")]
-
-mod model;
 
 use agent_api::understood::Engine;
 use agent_api::{Paths, haproxy};
 use proptest::prelude::*;
+
+use super::model;
 
 const LB: &str = "40c52c12-68e1-5926-83e7-88107bce47cb";
 const TCP: &str = "14ff4e77-7137-591a-ae98-fc8ed067e170";
