@@ -2,28 +2,25 @@
 
     driver.py --pki DIRECTORY --work DIRECTORY --address ADDRESS -- COMMAND...
 
-Makes WORK/amphora-agent.conf by Octavia's templater, starts COMMAND with `--config` (that file) and
-`--control` (WORK/control), waits for its line `ready PORT`, and calls the driver: one line of JSON on
-stdout for each call, what it returned or raised and the requests it made. PKI is a directory made by
-pki.py; ADDRESS any of 127.0.0.0/8, best one that no other run uses.
+Makes WORK/amphora-agent.conf by Octavia's templater, starts COMMAND with `--config` (that file)
+and `--control` (WORK/control), waits for its line `ready PORT`, and calls the driver: a line of
+JSON on stdout for each call, what it returned or raised and the requests it made. PKI is made by
+pki.py; ADDRESS is any of 127.0.0.0/8, best one that no other run uses.
 
-WORK/control tells the server under test what happens on its machine; it reads this at every request:
+WORK/control tells the server under test what happens on its machine, at every request:
 
-    nics.json   {"host": {MAC: NAME}, "addresses": {ADDRESS: NAME}}: NICs that have been plugged in,
-                addresses of those that the agent has moved into its namespace
+    nics.json   {"host": {MAC: NAME}, "addresses": {ADDRESS: NAME}}: NICs that have been plugged
+                in, and the addresses of those that the agent has moved into its namespace
     fail        present: whatever is applied fails with 500, and this file's text for details
 
-expected/VERSION.json is what this script prints in the environment of that version of Octavia when
-COMMAND is the stock agent of 19.0.0, whose part the server under test plays. To make it again:
+expected/VERSION.json is what this prints in the environment of that version of Octavia when
+COMMAND is the stock agent of 19.0.0, whose part the server under test plays. To make it again,
+after `cargo xtask setup test`, in target/octavia:
 
-    cargo xtask setup test
-    cd target/octavia
-    19.0.0/bin/python ../../tests/octavia/pki.py generated AMPHORA /tmp/pki
+    19.0.0/bin/python ../../tests/octavia/pki.py generated /tmp/pki
     VERSION/bin/python ../../tests/octavia/driver.py --pki /tmp/pki --work /tmp/work \
         --address 127.1.2.3 -- 19.0.0/bin/python ../../tests/octavia/stock_agent.py \
         > ../../tests/octavia/expected/VERSION.json
-
-where AMPHORA is what `models.AMPHORA` is.
 """
 
 import argparse
@@ -216,8 +213,9 @@ class Controller:
         amphora = whole.amphorae[0]
         if self.is_old:
             return self.driver.update_vrrp_conf(whole, models.network_config(amphora))
-        config = {'vip_subnet': models.vip_subnet().to_dict(recurse=True), 'additional_vip_data': []}
-        return self.driver.update_vrrp_conf(whole, {amphora.id: config}, amphora)
+        subnet = models.vip_subnet().to_dict(recurse=True)
+        config = {amphora.id: {'vip_subnet': subnet, 'additional_vip_data': []}}
+        return self.driver.update_vrrp_conf(whole, config, amphora)
 
     def start_vrrp(self):
         whole = self.load_balancer()
@@ -249,19 +247,21 @@ class Controller:
     def stranger(self, certificate):
         """Discovery with another client certificate, or with none."""
         driver = rest_api_driver.HaproxyAmphoraLoadBalancerDriver()
-        driver.clients['base'].session.cert = certificate and str(self.pki / 'refused' / certificate)
+        refused = certificate and str(self.pki / 'refused' / certificate)
+        driver.clients['base'].session.cert = refused
         return driver.get_info(self.amphora())
 
     def _served(self):
         context = ssl.create_default_context(cafile=str(self.pki / 'server_ca.pem'))
         context.load_cert_chain(self.pki / 'client.pem')
-        with socket.create_connection((self.address, PORT)) as connection:
-            with context.wrap_socket(connection, server_hostname=models.AMPHORA) as tls:
-                return tls.getpeercert(binary_form=True)
+        connection = socket.create_connection((self.address, PORT))
+        with context.wrap_socket(connection, server_hostname=models.AMPHORA) as tls:
+            return tls.getpeercert(binary_form=True)
 
     def _issue(self, name):
-        ca = [(self.pki / file).read_bytes() for file in ('ca_certificate.pem', 'ca_private_key.pem')]
-        return pki.issue(name, *ca)
+        certificate = (self.pki / 'ca_certificate.pem').read_bytes()
+        key = (self.pki / 'ca_private_key.pem').read_bytes()
+        return pki.issue(name, certificate, key)
 
     def _watch(self):
         """Notes each request, and uses the driver's wait before another attempt."""
@@ -291,12 +291,12 @@ NET_RULES = [{'protocol': 'TCP', 'cidr': None, 'port': 80},
              {'protocol': 'vrrp', 'cidr': '10.0.0.12/32', 'port': 112}]
 BAD_RULE = {'protocol': 'HTTP', 'cidr': None, 'port': 80}
 
-# Name, the driver's method if not all versions have it, the call. Each is made twice: Octavia repeats
-# a request whose answer it did not get, so what has been done already must be harmless.
+# Name, the driver's method if not all versions have it, the call. Each is made twice: Octavia
+# repeats a request whose answer it did not get, so what has been done already must be harmless.
 #
-# Of the recorded calls (tests/vectors/rest_driver) the last are left out, 35 to 42: they show what
-# the driver makes of servers that answer as none of ours does (a 404 that is not JSON, version 0.5
-# or 1.1, 503, 418, the certificate of another amphora).
+# These are the recorded calls (tests/vectors/rest_driver) without the last, 35 to 42. Those show
+# what the driver makes of servers that answer as ours never does: with a 404 that is not JSON,
+# version 0.5 or 1.1, 503, 418, the certificate of another amphora.
 CALLS = [
     ('check_version_discovery', 'check', lambda c: c.driver.check(c.amphora())),
     ('get_info_boot_wait', None, Controller.boot_wait),
@@ -391,10 +391,14 @@ def agent_config():
     return agent_jinja_cfg.AgentJinjaTemplater().build_agent_config(models.AMPHORA, 'SINGLE')
 
 
+def absolute(path):
+    return pathlib.Path(path).resolve()
+
+
 def main():
     parser = argparse.ArgumentParser(description="Octavia's REST driver against an amphora agent.")
-    parser.add_argument('--pki', type=pathlib.Path, required=True)
-    parser.add_argument('--work', type=pathlib.Path, required=True)
+    parser.add_argument('--pki', type=absolute, required=True)
+    parser.add_argument('--work', type=absolute, required=True)
     parser.add_argument('--address', required=True)
     parser.add_argument('command', nargs='+')
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Makes the certificates of one deployment: pki.py FLAVOUR AMPHORA_ID DIRECTORY
+"""Makes the certificates of one deployment: pki.py FLAVOUR DIRECTORY
 
 Into DIRECTORY go, all PEM, named for where Octavia's configuration has them:
 
@@ -19,7 +19,9 @@ import pathlib
 import subprocess
 
 from octavia.certificates.generator import local
-from octavia.common import config as _options  # noqa: F401 (LocalCertGenerator reads them)
+from octavia.common import config as _registers_options  # noqa: F401
+
+import models
 
 DAY = 24 * 3600
 
@@ -145,14 +147,14 @@ class Deployment:
         self.trusted = trusted or [client_ca]
         self.joined = joined
 
-    def write(self, folder, amphora):
+    def write(self, folder):
         signer = self.signer
         files = {
             'ca_certificate.pem': signer.certificate(self.server_ca),
             'ca_private_key.pem': signer.key(self.server_ca),
             'server_ca.pem': b''.join(
                 signer.certificate(each) for each in (self.server_ca, *self.server_chain)),
-            'server.pem': self.server_pem(amphora),
+            'server.pem': self.server_pem(),
             'client.pem': self.client,
             'client_ca.pem': b''.join(signer.certificate(each) for each in self.trusted),
             'refused/other_ca.pem': signer.pair(
@@ -167,8 +169,8 @@ class Deployment:
         for name, content in files.items():
             (folder / name).write_bytes(content)
 
-    def server_pem(self, amphora):
-        issued = self.signer.issue(amphora, self.server_ca)
+    def server_pem(self):
+        issued = self.signer.issue(models.AMPHORA, self.server_ca)
         if self.joined:
             return issued.certificate.rstrip() + issued.private_key
         return pem(issued)
@@ -239,11 +241,10 @@ FLAVOURS = {make.__name__: make for make in (generated, guide, v1, no_eku, bundl
 def main():
     parser = argparse.ArgumentParser(description='Makes the certificates of one deployment.')
     parser.add_argument('flavour', choices=FLAVOURS)
-    parser.add_argument('amphora')
     parser.add_argument('directory', type=pathlib.Path)
     options = parser.parse_args()
     signer = Signer(options.directory / 'made')
-    FLAVOURS[options.flavour](signer).write(options.directory, options.amphora)
+    FLAVOURS[options.flavour](signer).write(options.directory)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ DIRECTORY tells what happens on the machine, and is read at every request:
 """
 
 import argparse
+import collections
 import json
 import pathlib
 import queue
@@ -25,10 +26,11 @@ import gunicorn.app.base
 from oslo_config import cfg
 from oslo_log import log
 
+from octavia.amphorae.backends.agent.api_server import amphora_info
 from octavia.amphorae.backends.agent.api_server import server
 from octavia.amphorae.backends.utils import ip_advertisement
 from octavia.amphorae.backends.utils import network_namespace
-from octavia.common import config as _options  # noqa: F401 (registers them)
+from octavia.common import config as _registers_options  # noqa: F401
 from octavia.common import constants
 from octavia.common import utils
 
@@ -104,7 +106,7 @@ class Links:
                 for own, name in self.machine.addresses().items()
                 if own == address and name in names]
 
-    def link(self, _command, index=None, IFLA_IFNAME=None, **_options):
+    def link(self, _command, index=None, IFLA_IFNAME=None, **_rest):  # noqa: N803
         """Moves a NIC of the host into the namespace under its new name."""
         self.machine.moved[list(self.links)[index]] = IFLA_IFNAME
 
@@ -155,6 +157,9 @@ def pretend(machine, config):
             'distro.id': lambda: 'debian',
             'oslo_config.cfg.find_config_files': lambda **_: [str(config)]}.items():
         mock.patch(target, stand_in).start()
+    # By the memory that is free the controller sizes HAProxy's session cache, up to gigabytes.
+    memory = collections.defaultdict(int)
+    mock.patch.object(amphora_info.AmphoraInfo, '_get_meminfo', lambda _: memory).start()
     mock.patch.object(network_namespace, 'NetworkNamespace', Namespace).start()
     mock.patch.object(ip_advertisement, 'send_ip_advertisement').start()
 

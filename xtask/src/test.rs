@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::{build_ebpf, process, setup};
+use crate::{build_ebpf, octavia, process, setup};
 
 /// What needs root, in nextest's language: two kinds of test binaries of one package.
 const ROOT_TESTS: &str = "package(xdp-lb-tests) & binary(/^(kernel|netns)/)";
@@ -18,7 +18,9 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    if !options.host_only {
+    if options.host_only {
+        octavia::install()?;
+    } else {
         ensure!(
             process::is_root(),
             "the kernel and namespace tests need root: run `cargo xtask test` as root, or \
