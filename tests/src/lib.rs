@@ -5,5 +5,6 @@ pub mod clients;
 pub mod flood;
 mod http;
 pub mod lab;
+pub mod octavia;
 pub mod payload;
 pub mod servers;
