@@ -7,6 +7,7 @@ pub mod flood;
 mod http;
 pub mod lab;
 pub mod memory;
+pub mod octavia;
 pub mod payload;
 pub mod pki;
 pub mod servers;

@@ -7,6 +7,7 @@ mod compiler;
 mod demo;
 mod fuzz;
 mod linker;
+mod octavia;
 mod packages;
 mod process;
 mod setup;
@@ -21,7 +22,7 @@ use clap::Parser;
 enum Task {
     /// Build the XDP program into target/bpf/xdp-lb.bpf.o
     BuildEbpf(build_ebpf::Options),
-    /// Install the commands the other tasks call, and mount /sys/fs/bpf
+    /// Install what the other tasks call, and Octavia for the tests; mount /sys/fs/bpf
     Setup(setup::Options),
     /// Build all and run the tests: host, kernel and network namespaces
     Test(test::Options),

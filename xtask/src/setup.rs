@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::{packages, process};
+use crate::{octavia, packages, process};
 
 /// What a command is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,12 +29,13 @@ struct Tool {
     purposes: &'static [Purpose],
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     tool("ip", "iproute2", &[Test, Demo, Bench]),
     tool("ethtool", "ethtool", &[Test, Demo, Bench]),
     tool("bpftool", "bpftool", &[Test, Demo, Bench]),
     tool("nft", "nftables", &[Test, Demo, Bench]),
     tool("haproxy", "haproxy", &[Test, Demo, Bench]),
+    tool("openssl", "openssl", &[Test]),
     tool("curl", "curl", &[Demo]),
     tool("ping", "iputils-ping", &[Demo]),
     tool("tcpdump", "tcpdump", &[Demo]),
@@ -48,6 +49,9 @@ pub fn run(options: &Options) -> Result<()> {
     };
     install_missing(purposes)?;
     libraries()?;
+    if purposes.contains(&Test) {
+        octavia::install()?;
+    }
     mount_bpf()
 }
 
@@ -123,7 +127,7 @@ mod tests {
     #[test]
     fn each_purpose_has_its_tools() {
         let rows: [(&str, &[Purpose], &[&str]); 3] = [
-            ("test", &[Test], &["ip", "ethtool", "bpftool", "nft", "haproxy"]),
+            ("test", &[Test], &["ip", "ethtool", "bpftool", "nft", "haproxy", "openssl"]),
             ("bench", &[Bench], &["ip", "ethtool", "bpftool", "nft", "haproxy", "iperf3"]),
             ("none", &[], &[]),
         ];

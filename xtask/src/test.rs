@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::{build_ebpf, process, setup};
+use crate::{build_ebpf, octavia, process, setup};
 
 /// What needs root, in nextest's language: two kinds of test binaries of one package.
 const ROOT_TESTS: &str = "package(xdp-lb-tests) & binary(/^(kernel|netns)/)";
@@ -18,7 +18,10 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    if !options.host_only {
+    if options.host_only {
+        setup::libraries()?;
+        octavia::install()?;
+    } else {
         ensure!(
             process::is_root(),
             "the kernel and namespace tests need root: run `cargo xtask test` as root, or \
@@ -26,7 +29,6 @@ pub fn run(options: &Options) -> Result<()> {
         );
         setup::run(&setup::Options { purposes: vec![setup::Purpose::Test] })?;
     }
-    setup::libraries()?;
     build_ebpf::run(&build_ebpf::Options::default())?;
 
     process::step(if options.host_only {
