@@ -16,6 +16,7 @@ mod words;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::path::PathBuf;
 
 use winnow::Parser;
 
@@ -77,6 +78,11 @@ struct Scope<'a> {
 impl<'a> Scope<'a> {
     fn files(&self) -> (&'a str, &'a Paths) {
         (self.load_balancer, self.paths)
+    }
+
+    /// Where the load balancer's certificates are.
+    fn folder(&self) -> PathBuf {
+        self.paths.certificates(self.load_balancer)
     }
 
     /// The name of the section of peers.

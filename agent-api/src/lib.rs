@@ -11,6 +11,7 @@ mod file;
 mod grammar;
 pub mod haproxy;
 pub mod heartbeat;
+mod keepalived;
 pub mod limits;
 pub mod lvs;
 mod monitor;

@@ -53,7 +53,7 @@ pub fn explain(files: &[PathBuf], paths: &Paths) -> Result<Explained, Error> {
 fn listeners(text: &str, paths: &Paths) -> Result<(String, Vec<understood::Listener>), Refused> {
     if text.lines().any(|line| line.trim_start().starts_with("net_namespace")) {
         let config = lvs::parse(text, paths)?;
-        Ok((config.load_balancer.clone(), config.listener().into_iter().collect()))
+        Ok((config.load_balancer().to_owned(), config.listener().into_iter().collect()))
     } else {
         let config = haproxy::parse(text, paths)?;
         Ok((config.load_balancer.clone(), config.listeners()))

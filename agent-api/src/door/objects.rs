@@ -70,7 +70,7 @@ impl Part {
         });
         Self {
             kind: Kind::UdpListener,
-            load_balancer: config.load_balancer.clone(),
+            load_balancer: config.load_balancer().to_owned(),
             listeners: listener.into_iter().collect(),
             haproxy: None,
         }

@@ -83,6 +83,8 @@ pub fn frontend(head: &Line, lines: &[Line], scope: &Scope<'_>) -> Result<Fronte
             ["tcp-request", "inspect-delay", ms] => {
                 once(&mut inspect, timeout(line, ms)?, line)?;
             }
+            // Octavia 4 logs in HAProxy's own formats.
+            ["option", "httplog" | "tcplog"] => {}
             ["log-format", format] => {
                 once(&mut log_format, Value::of(line, format).format()?, line)?;
             }
@@ -113,9 +115,12 @@ fn bind(line: &Line, socket: &str, options: &[&str], scope: &Scope<'_>) -> Resul
     let mut tls = Tls::default();
     let mut options = options.iter();
     while let Some(option) = options.next() {
+        // Octavia 4 names the listener's certificate, then the folder with those for other names.
+        if *option == "crt" && options.as_slice().first().copied() == scope.folder().to_str() {
+            options.next();
+            tls.folder = true;
         // What a server has and a `bind` has not.
-        let elsewhere = matches!(*option, "crt" | "sni");
-        if elsewhere || !tls.option(option, &mut options, line, scope.files())? {
+        } else if *option == "sni" || !tls.option(option, &mut options, line, scope.files())? {
             return Err(line.refused(format!("`{option}` is not an option of `bind`")));
         }
     }

@@ -52,7 +52,7 @@ impl Config {
 }
 
 fn protocol(frontend: &Frontend) -> Protocol {
-    let terminates = frontend.binds.iter().any(|bind| bind.tls.crt_list.is_some());
+    let terminates = frontend.binds.iter().any(|bind| bind.tls.enabled);
     match (&frontend.default, terminates, frontend.mode) {
         (Default::Metrics, _, _) => Protocol::Prometheus,
         (_, true, _) => Protocol::TerminatedHttps,

@@ -15,6 +15,8 @@ pub struct Tls {
     /// The list of a listener's certificates.
     pub crt_list: Option<String>,
     pub certificate: Option<String>,
+    /// All certificates of the load balancer, for the names that they are made out to.
+    pub folder: bool,
     pub ca: Option<String>,
     pub crl: Option<String>,
     pub verify: Option<String>,

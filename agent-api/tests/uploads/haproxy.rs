@@ -106,8 +106,6 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
         r#"line 35: "/var/lib/octavia/certs/40c52c12-68e1-5926-83e7-88107bce47cb/../x.pem" is not a .pem file of /var/lib/octavia/certs/40c52c12-68e1-5926-83e7-88107bce47cb"#),
     ("the folder twice over", "    bind 10.0.0.10:443", "    bind 10.0.0.10:443 ssl crt-list /var/lib/octavia/certs//40c52c12-68e1-5926-83e7-88107bce47cb/x.pem",
         r#"line 35: "/var/lib/octavia/certs//40c52c12-68e1-5926-83e7-88107bce47cb/x.pem" is not a .pem file of /var/lib/octavia/certs/40c52c12-68e1-5926-83e7-88107bce47cb"#),
-    ("a key as the certificate", "    bind 10.0.0.10:443", "    bind 10.0.0.10:443 ssl crt /var/lib/octavia/certs/40c52c12-68e1-5926-83e7-88107bce47cb/x.pem",
-        "line 35: `crt` is not an option of `bind`"),
     ("another check command", "+    option httpchk", "    external-check command /bin/sh", "line 51: the command must be /var/lib/octavia/ping-wrapper.sh"),
     ("a check's path", "+    option httpchk", "    external-check path /tmp", r#"line 51: "external-check path /tmp" is not a directive of `backend`"#),
     ("a unix socket", "    bind 10.0.0.10:22", "    bind /tmp/x.sock", r#"line 18: "/tmp/x.sock" is not an address and a port"#),

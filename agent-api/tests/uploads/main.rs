@@ -2,5 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
 mod haproxy;
+mod lvs;
+mod lvs_refused;
+mod lvs_vectors;
 mod model;
 mod understood;
+mod vrrp;
+mod vrrp_refused;

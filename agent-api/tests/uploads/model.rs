@@ -18,8 +18,6 @@ pub struct Vector {
     pub load_balancer: LoadBalancer,
     #[serde(default)]
     pub conf: serde_json::Map<String, Value>,
-    /// Of a UDP or SCTP listener.
-    pub listener_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -63,8 +61,6 @@ pub struct SessionPersistence {
     #[serde(rename = "type")]
     pub kind: String,
     pub cookie_name: Option<String>,
-    pub persistence_timeout: Option<u32>,
-    pub persistence_granularity: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -175,44 +171,6 @@ impl Vector {
         };
         Wanted { listener, forwarded }
     }
-
-    /// What keepalived's file must say; none where the listener is not to be reported.
-    pub fn lvs(&self) -> Option<understood::Listener> {
-        let lb = &self.load_balancer;
-        let listener = lb.listeners.iter().find(|it| Some(&it.id) == self.listener_id.as_ref());
-        let listener = listener.unwrap_or_else(|| panic!("{}: no listener", self.name));
-        if !listener.enabled {
-            return None;
-        }
-        let pool = lb.pools.iter().find(|pool| {
-            Some(&pool.id) == listener.default_pool_id.as_ref()
-                && pool.provisioning_status != "PENDING_DELETE"
-        });
-        let served = pool.filter(|_| lb.enabled);
-        // First those of IPv4.
-        let mut vips = self.vips();
-        vips.sort_by_key(|vip| vip.is_ipv6());
-        Some(understood::Listener {
-            id: listener.id.clone(),
-            vips: served.map_or_else(Vec::new, |_| vips.clone()),
-            port: served.map_or(0, |_| listener.protocol_port),
-            protocol: match (&listener.protocol[..], served) {
-                ("SCTP", Some(_)) => Protocol::Sctp,
-                // A file without a server does not say.
-                _ => Protocol::Udp,
-            },
-            engine: understood::Engine::Xdp,
-            connection_limit: served.and_then(|pool| {
-                let limit = listener.connection_limit.filter(|limit| *limit > 0)?;
-                pool.members.iter().any(|member| member.enabled).then_some(limit as u32)
-            }),
-            client_timeout_ms: 0,
-            server_timeout_ms: 0,
-            default_pool: served.map(|pool| pool.id.clone()),
-            pools: served.map(|pool| pool.lvs(&vips)).into_iter().collect(),
-            log_format: None,
-        })
-    }
 }
 
 impl Pool {
@@ -237,49 +195,6 @@ impl Pool {
             monitor: monitor.map(|monitor| monitor.understood(monitor.rise_threshold, true)),
             enabled: true,
             members: members.into_iter().map(|member| member.understood(probed)).collect(),
-        }
-    }
-
-    fn lvs(&self, vips: &[IpAddr]) -> understood::Pool {
-        let families: BTreeSet<bool> = vips.iter().map(IpAddr::is_ipv4).collect();
-        let persistence = self.session_persistence.as_ref().map(|it| {
-            let mut source = agent_api::Persistence::default();
-            source.timeout_s = it.persistence_timeout.unwrap_or(source.timeout_s);
-            if let Some(mask) = &it.persistence_granularity {
-                let mask: std::net::Ipv4Addr = mask.parse().unwrap();
-                source.prefix4 = mask.to_bits().count_ones() as u8;
-            }
-            Persistence::SourceIp(source)
-        });
-        let mut members: Vec<&Member> = self.members.iter().collect();
-        members.retain(|member| {
-            self.enabled
-                && families.contains(&member.ip_address.is_ipv4())
-                && member.provisioning_status != "PENDING_DELETE"
-        });
-        members.sort_by_key(|member| member.ip_address.is_ipv6());
-        // What keepalived has no checker for is not checked.
-        let monitor = self.monitor().filter(|monitor| match &monitor.kind[..] {
-            "HTTP" => monitor.http_method.as_deref() == Some("GET"),
-            kind => matches!(kind, "UDP-CONNECT" | "SCTP" | "TCP"),
-        });
-        let monitor = monitor.filter(|_| members.iter().any(|member| member.enabled));
-        let probed = monitor.is_some();
-        let member = |member: &Member| match member.enabled {
-            true => {
-                let mut wanted = member.understood(probed);
-                wanted.server.as_mut().unwrap().backup = false;
-                wanted
-            }
-            false => understood::Member { id: member.id.clone(), enabled: false, server: None },
-        };
-        understood::Pool {
-            id: self.id.clone(),
-            algorithm: self.algorithm(),
-            persistence,
-            monitor: monitor.map(|monitor| monitor.understood(1, false)),
-            enabled: self.enabled,
-            members: members.into_iter().map(member).collect(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::model::vectors;
 use agent_api::understood::{Engine, Understood};
-use agent_api::{Paths, haproxy, lvs};
+use agent_api::{Paths, haproxy};
 
 /// A tenant's text that has a line of its own.
 const HOSTILE: &str = "neg_l7_regex_newline";
@@ -36,17 +36,5 @@ fn haproxy() {
             listeners: config.listeners(),
         };
         assert!(understood.desired().is_ok(), "{name}: {:?}", understood.desired());
-    }
-}
-
-#[test]
-fn lvs() {
-    for (text, vector) in vectors("lvs", "conf", 35) {
-        let name = &vector.name;
-        let config = lvs::parse(&text, &Paths::default());
-        let config = config.unwrap_or_else(|refused| panic!("{name}: {refused}"));
-        assert_eq!(config.load_balancer, vector.load_balancer.id, "{name}");
-        assert_eq!(Some(&config.listener), vector.listener_id.as_ref(), "{name}");
-        assert_eq!(config.listener(), vector.lvs(), "{name}");
     }
 }
