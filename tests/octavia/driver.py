@@ -14,13 +14,15 @@ WORK/control tells the server under test what happens on its machine, at every r
     fail        present: whatever is applied fails with 500, and this file's text for details
 
 expected/VERSION.json is what this prints in the environment of that version of Octavia when
-COMMAND is the stock agent of 19.0.0, whose part the server under test plays. To make it again,
-after `cargo xtask setup test`, in target/octavia:
+COMMAND is the stock agent. To make it again, after `cargo xtask setup test`, in target/octavia:
 
-    19.0.0/bin/python ../../tests/octavia/pki.py generated /tmp/pki
-    VERSION/bin/python ../../tests/octavia/driver.py --pki /tmp/pki --work /tmp/work \
+    VERSION/bin/python ../../tests/octavia/pki.py generated PKI
+    VERSION/bin/python ../../tests/octavia/driver.py --pki PKI --work WORK \
         --address 127.1.2.3 -- 19.0.0/bin/python ../../tests/octavia/stock_agent.py \
         > ../../tests/octavia/expected/VERSION.json
+
+PKI and WORK are folders that are not there yet. The agent is that of 19.0.0 for old controllers
+too, because its part is the one that the server under test plays.
 """
 
 import argparse
@@ -50,6 +52,7 @@ CONF = cfg.CONF
 PORT = 9443
 ATTEMPTS = 2  # of a request that is not answered
 MEMBERS_MAX = 10_000
+PATIENCE_S = 10  # for a server to end
 
 
 class Server:
@@ -63,12 +66,16 @@ class Server:
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
         said = self.process.stdout.readline()
         if said != f'ready {PORT}\n':
+            self.stop()
             raise RuntimeError(f'{self.command} said {said!r}, not that it is ready')
 
     def stop(self):
         self.process.terminate()
-        self.process.wait()
-        self.process.stdout.close()
+        try:
+            self.process.wait(timeout=PATIENCE_S)
+        finally:
+            self.process.kill()
+            self.process.stdout.close()
 
 
 class Machine:
@@ -119,7 +126,7 @@ class Controller:
         self.server = server
         self.machine = machine
         self.driver = rest_api_driver.HaproxyAmphoraLoadBalancerDriver()
-        self.is_old = not hasattr(self.driver, 'check')  # from before 8.0: other arguments
+        self.is_old = not hasattr(self.driver, 'check')  # takes its arguments as 4.1 does
         tenant = {name: self._issue(f'{name}.example.org') for name in ('default', 'sni')}
         self.driver.cert_manager = Certificates(tenant)
         self.on_retry = None
@@ -352,6 +359,7 @@ def outcome(controller, method, call):
     if method and not hasattr(controller.driver, method):
         return {'skipped': f'this driver has no {method}'}
     controller.requests.clear()
+    controller.on_retry = None
     try:
         result = {'returned': call(controller)}
     except Exception as error:  # whatever the driver raises is its answer

@@ -108,7 +108,7 @@ def port(name, mac, mtu, address, on):
 
 
 def network_config(amphora):
-    """Per amphora what the network driver knows, as `post_vip_plug` before 8.0 wants it."""
+    """Per amphora what the network driver knows, as the driver of 4.1 wants it."""
     return {amphora.id: make(network.AmphoraNetworkConfig, amphora=amphora,
                              vip_subnet=vip_subnet(), vrrp_port=vip_port())}
 

@@ -8,7 +8,10 @@ Into DIRECTORY go, all PEM, named for where Octavia's configuration has them:
     server_ca.pem        by what it knows the agent        [haproxy_amphora] server_ca
     ca_certificate.pem   by what it makes server.pem       [certificates] ca_certificate
     ca_private_key.pem                                     [certificates] ca_private_key
-    refused/*.pem        clients that must not get in
+    refused/             clients that must not get in:
+        other_ca.pem     signed by another CA
+        expired.pem
+        server_auth.pem  whose extended key usage is serverAuth alone
 
 The server's certificate is always made by Octavia's LocalCertGenerator, as it is in all
 deployments. The flavours differ in what operators make beforehand, see FLAVOURS.
@@ -137,13 +140,14 @@ class Signer:
 class Deployment:
     """The CAs that a flavour made; names are those of the signer's files."""
 
-    def __init__(self, signer, server_ca, client_ca, client, *, server_chain=(), trusted=None,
-                 joined=False):
+    def __init__(self, signer, server_ca, client_ca, client, *, server_chain=(), client_chain=(),
+                 trusted=None, joined=False):
         self.signer = signer
         self.server_ca = server_ca
         self.server_chain = server_chain
         self.client_ca = client_ca
         self.client = client
+        self.client_chain = client_chain
         self.trusted = trusted or [client_ca]
         self.joined = joined
 
@@ -161,9 +165,9 @@ class Deployment:
                 signer.signed('other', signer.root('other-ca'), 'client')),
             'refused/expired.pem': signer.pair(
                 signer.signed('expired', self.client_ca, 'client', '-startdate', '20200101000000Z',
-                              '-enddate', '20200102000000Z')),
+                              '-enddate', '20200102000000Z'), *self.client_chain),
             'refused/server_auth.pem': signer.pair(
-                signer.signed('server-auth', self.client_ca, 'server_auth')),
+                signer.signed('server-auth', self.client_ca, 'server_auth'), *self.client_chain),
         }
         (folder / 'refused').mkdir()
         for name, content in files.items():
@@ -200,7 +204,7 @@ def guide(signer):
     client_ca = signer.signed('client-ca', signer.root('client-root'), 'intermediate')
     client = signer.pair(signer.signed('client', client_ca, 'client'), client_ca)
     return Deployment(signer, server_ca, client_ca, client, server_chain=['server-root'],
-                      trusted=['client-root'])
+                      client_chain=[client_ca], trusted=['client-root'])
 
 
 def v1(signer):

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::{env, fs, process, thread};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use xdp_lb_tests::octavia::{RELEASES, script};
 
 /// Fewer calls than these have not all been made.
@@ -74,10 +74,11 @@ fn drives(flavour: &str) {
 
 /// By the names of the calls, from a line of JSON for each.
 fn outcomes(lines: &str) -> BTreeMap<String, Value> {
-    let outcome = |line| {
-        let mut outcome: Value = serde_json::from_str(line).expect("a line of JSON");
-        let call = outcome["call"].take();
-        (call.as_str().expect("a name").to_owned(), outcome)
+    let outcome = |line: &str| {
+        let mut outcome: Map<_, _> = serde_json::from_str(line).expect("an object of JSON");
+        let call = outcome.remove("call");
+        let call = call.as_ref().and_then(Value::as_str).expect("a name");
+        (call.to_owned(), Value::Object(outcome))
     };
     lines.lines().map(outcome).collect()
 }
@@ -90,10 +91,11 @@ fn finished(command: &mut Command) -> Output {
     output
 }
 
+/// The server under test. `XDP_LB_DOOR` puts another in its place: the stock agent, to see that all
+/// of this but the joined key holds of it too.
 fn door() -> PathBuf {
-    let built = option_env!("CARGO_BIN_EXE_xdp-lb-door").map(PathBuf::from);
-    let door = env::var_os("XDP_LB_DOOR").map(PathBuf::from).or(built);
-    door.expect("xdp-lb-door, a binary of this package")
+    let built = env!("CARGO_BIN_EXE_xdp-lb-door");
+    env::var_os("XDP_LB_DOOR").map_or_else(|| built.into(), PathBuf::from)
 }
 
 /// A loopback address for each driver, of whatever test process: the port is the same for all, as it
@@ -119,7 +121,7 @@ impl Drop for Folder {
     fn drop(&mut self) {
         if !thread::panicking() {
             // What is left over lies in the way of nobody.
-            let _ = fs::remove_dir_all::<&Path>(&self.0);
+            let _ = fs::remove_dir_all(&self.0);
         }
     }
 }

@@ -40,9 +40,9 @@ fn make(environment: &Path, requirements: &Path) -> Result<()> {
     let venv = ["-m", "venv", "--clear"];
     process::run(Command::new(python()?).args(venv).arg(environment))?;
     // The files list what the driver imports, with versions: there is nothing to resolve, and
-    // nothing is built. Python compiles what it imports when it does.
+    // nothing is built.
     let install = ["-m", "pip", "--quiet", "--disable-pip-version-check", "install"];
-    let exactly = ["--no-deps", "--only-binary", ":all:", "--no-compile", "--requirement"];
+    let exactly = ["--no-deps", "--only-binary", ":all:", "--requirement"];
     let mut pip = Command::new(environment.join("bin/python"));
     process::run(pip.args(install).args(exactly).arg(requirements))
 }

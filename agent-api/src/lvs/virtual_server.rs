@@ -164,7 +164,8 @@ impl VirtualServer {
     fn scheduling(&mut self, lines: &mut Lines<'_>) -> Result<(), Refused> {
         let [scheduler] = lines.need("lb_algo <scheduler>")?;
         let algorithm = match scheduler.text {
-            "wrr" => Algorithm::RoundRobin,
+            // Octavia 4 writes the one that knows no weights, for which there is no reason in the API.
+            "wrr" | "rr" => Algorithm::RoundRobin,
             "lc" => Algorithm::LeastConnections,
             "sh" => Algorithm::SourceIp,
             _ => return Err(scheduler.refused("is not wrr, lc or sh")),
