@@ -1,6 +1,6 @@
 //! The amphora agent's API, as an unmodified Octavia speaks it (`amphorae/backends/agent/api_server`).
 //!
-//! [`Door::answer`] takes a request and gives the answer; [`listen`] is the server around it. What is
+//! [`Door::answer`] takes a request and gives the answer; [`listen()`] is the server around it. What is
 //! uploaded is checked, stored and, when the controller says so, applied: always all that is wanted at
 //! once, so that a request may come twice or be lost and nothing is left half done.
 

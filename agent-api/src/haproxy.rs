@@ -1,6 +1,6 @@
 //! The HAProxy configuration of a load balancer, as Octavia renders it (`common/jinja/haproxy`).
 //!
-//! An allow-list: what is not a line that Octavia 11 or 19 writes is refused, because tenants' text stands
+//! An allow-list: what is not a line that Octavia 4, 11 or 19 writes is refused, because tenants' text stands
 //! in this file and a part of it goes on to HAProxy. What it says is compared by meaning, because Octavia
 //! renders the same in other orders.
 
@@ -103,6 +103,13 @@ impl<'a> Scope<'a> {
 /// Of a whole file. `paths` are those that it may name.
 pub fn parse(text: &str, paths: &Paths) -> Result<Config, Refused> {
     let load_balancer = comment(text)?;
+    if !text.ends_with('\n') {
+        let last = text.lines().count().max(1);
+        return Err(Refused::new(
+            last,
+            "the last line has no end, which HAProxy takes for half a file",
+        ));
+    }
     let lines = lines(text)?;
     let mut scope = Scope { load_balancer: &load_balancer, paths, has_peers: false };
     let mut sections = sections(&lines)?;

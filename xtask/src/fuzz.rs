@@ -71,7 +71,6 @@ fn fuzz(folder: &Path, target: &str, seeds: &Path, seconds: u32) -> Result<()> {
     fuzz.arg(format!("-max_total_time={seconds}"));
     fuzz.arg(format!("-artifact_prefix={}/", artifacts.display()));
     fuzz.args(["-timeout=5", "-rss_limit_mb=512", "-max_len=65536", "-verbosity=0"]);
-    fuzz.args(["-print_final_stats=1"]);
     fuzz.arg(&corpus);
     if seeds.is_dir() {
         fuzz.arg(seeds);

@@ -72,7 +72,13 @@ pub fn frontend(head: &Line, lines: &[Line], scope: &Scope<'_>) -> Result<Fronte
                 let value = Value::of(line, value).of_characters("a list of directives", known)?;
                 once(&mut hsts, value, line)?;
             }
-            ["bind", socket, options @ ..] => binds.push(bind(line, socket, options, scope)?),
+            ["bind", socket, options @ ..] => {
+                let bind = bind(line, socket, options, scope)?;
+                if binds.first().is_some_and(|first: &Bind| first.port != bind.port) {
+                    return Err(line.refused("a listener has one port"));
+                }
+                binds.push(bind);
+            }
             ["mode", word] => once(&mut mode, self::mode(line, word)?, line)?,
             ["default_backend", METRICS] => once(&mut default, Default::Metrics, line)?,
             ["default_backend", name] => {

@@ -52,7 +52,9 @@ impl Config {
 }
 
 fn protocol(frontend: &Frontend) -> Protocol {
-    let terminates = frontend.binds.iter().any(|bind| bind.tls.enabled);
+    // Without a certificate of its own it has no `ssl`, and is still told by where it sends plain HTTP.
+    let by_tls = frontend.binds.iter().any(|bind| bind.tls.enabled);
+    let terminates = by_tls || frontend.redirects_to_tls;
     match (&frontend.default, terminates, frontend.mode) {
         (Default::Metrics, _, _) => Protocol::Prometheus,
         (_, true, _) => Protocol::TerminatedHttps,

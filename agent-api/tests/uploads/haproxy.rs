@@ -1,6 +1,6 @@
 //! What is not Octavia's is refused, with its line: tenants' text stands in these files.
 
-use agent_api::understood::Engine;
+use agent_api::understood::{Engine, Layer7, Protocol};
 use agent_api::{Paths, haproxy};
 use proptest::prelude::*;
 
@@ -112,6 +112,7 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     ("an open descriptor", "    bind 10.0.0.10:22", "    bind fd@3", r#"line 18: "fd@3" is not an address and a port"#),
     ("all addresses", "    bind 10.0.0.10:22", "    bind *:22", r#"line 18: "*:22" is not an address and a port"#),
     ("a range of ports", "    bind 10.0.0.10:22", "    bind 10.0.0.10:22-80", r#"line 18: "10.0.0.10:22-80" is not an address and a port"#),
+    ("two ports", "+    bind 10.0.0.10:22", "    bind 10.0.0.11:23", "line 19: a listener has one port"),
     ("a namespace", "    bind 10.0.0.10:22", "    bind 10.0.0.10:22 namespace x", "line 18: `namespace` is not an option of `bind`"),
     ("a server on a unix socket", "    server 379a9b99", "    server 379a9b99-5d99-5766-b17f-00d9d220a01b unix@/run/x weight 1",
         r#"line 31: "unix@/run/x" is not an address and a port"#),
@@ -183,7 +184,7 @@ fn refused() {
         } else {
             lines[at] = (*new).to_owned();
         }
-        let shown = haproxy::parse(&lines.join("\n"), &Paths::default());
+        let shown = haproxy::parse(&(lines.join("\n") + "\n"), &Paths::default());
         let shown = shown.map_err(|refused| refused.to_string());
         assert_eq!(shown.err().as_deref(), Some(*want), "{row}");
     }
@@ -251,6 +252,27 @@ fn filtered() {
         for gone in listeners.iter().filter(|it| !kept(&it.id)) {
             assert!(!part.text().contains(&gone.id), "{name}: {}", gone.id);
         }
+    }
+}
+
+#[test]
+fn half_a_file() {
+    let text = good();
+    let refused = haproxy::parse(text.trim_end(), &Paths::default()).unwrap_err();
+    let want = "line 54: the last line has no end, which HAProxy takes for half a file";
+    assert_eq!(refused.to_string(), want);
+}
+
+/// The redirect of plain HTTP is rendered for TERMINATED_HTTPS alone, the certificate only if it has one.
+#[test]
+fn terminated_https() {
+    let redirect = "    mode http\n    redirect scheme https if !{ ssl_fc }\n        acl";
+    let text = good().replacen("    mode http\n        acl", redirect, 1);
+    let bind = text.lines().find(|line| line.contains(":443")).unwrap().to_owned();
+    for text in [text.clone(), text.replace(&bind, "    bind 10.0.0.10:443")] {
+        let listeners = haproxy::parse(&text, &Paths::default()).unwrap().listeners();
+        assert_eq!(listeners[1].protocol, Protocol::TerminatedHttps);
+        assert_eq!(listeners[1].engine, Engine::Haproxy(Layer7::TerminatesTls));
     }
 }
 

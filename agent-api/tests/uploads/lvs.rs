@@ -70,6 +70,21 @@ fn understood() {
 }
 
 /// The file of a disabled listener has ids and nothing else.
+/// Octavia 4 has one VIP, no groups, a scheduler without weights, and says again what it said.
+#[test]
+fn octavia_4() {
+    let group = "virtual_server_group ipv4-group {\n    10.0.0.10 53\n}\n\n";
+    let check = "        MISC_CHECK {";
+    let again = format!("        delay_before_retry 4\n        retry 3\n{check}");
+    let old = text("UDP_monitor_own")
+        .replace(group, "")
+        .replace("virtual_server group ipv4-group {", "virtual_server 10.0.0.10 53 {")
+        .replace("lb_algo wrr", "lb_algo rr")
+        .replace("delay_before_retry 5", "delay_before_retry 4")
+        .replace(check, &again);
+    assert_eq!(parse(&old), parse(&text("UDP_monitor_own")));
+}
+
 #[test]
 fn disabled() {
     let comment = "# Configuration for Listener f98bcdf3-f14d-5bb0-bb3f-3bfc1a0337a3";

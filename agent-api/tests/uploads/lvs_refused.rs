@@ -195,8 +195,8 @@ fn lines() {
         (
             "a scheduler that Octavia has not",
             "lb_algo wrr",
-            "lb_algo rr",
-            r#"line 11: scheduler "rr" is not wrr, lc or sh"#,
+            "lb_algo wlc",
+            r#"line 11: scheduler "wlc" is not wrr, lc or sh"#,
         ),
         (
             "a protocol that Octavia has not",
