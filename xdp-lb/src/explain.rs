@@ -280,3 +280,101 @@ impl Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn vector(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors").join(name)
+    }
+
+    #[test]
+    fn two_files() {
+        let files = [vector("haproxy/multi_all_kinds.cfg"), vector("lvs/UDP_member_states.conf")];
+        let explained = explain(&files, &Paths::default()).unwrap();
+        let shown = |it: &Listener| (it.port, it.protocol, it.engine, it.reason.clone());
+        let shown: Vec<_> = explained.listeners.iter().map(shown).collect();
+        let row =
+            |port, protocol, engine, reason: &str| (port, protocol, engine, reason.to_owned());
+        let want = [
+            row(22, "TCP", "xdp", "layer 4"),
+            row(80, "HTTP", "haproxy", "the listener speaks HTTP"),
+            row(443, "TERMINATED_HTTPS", "haproxy", "the listener terminates TLS"),
+            row(9100, "PROMETHEUS", "haproxy", "the listener serves metrics"),
+            row(8443, "TCP", "haproxy", "the listener has no default pool"),
+            row(8444, "TCP", "xdp", "layer 4"),
+            row(53, "UDP", "xdp", "layer 4"),
+        ];
+        assert_eq!(shown, want);
+        let table = explained.to_string();
+        for listener in &explained.listeners {
+            assert!(table.contains(&listener.id), "{table}");
+        }
+    }
+
+    /// The whole of what programs get.
+    #[test]
+    fn json() {
+        let explained =
+            explain(&[vector("lvs/UDP_member_states.conf")], &Paths::default()).unwrap();
+        let member = |id: &str, last: Option<u8>, weight: Option<u16>| {
+            let address = last.map(|last| format!("10.1.0.{last}"));
+            serde_json::json!({
+                "id": id, "address": address, "port": last.map(|_| 8080), "weight": weight,
+                "backup": false, "enabled": last.is_some(),
+            })
+        };
+        let want = serde_json::json!({
+            "load_balancer": "40c52c12-68e1-5926-83e7-88107bce47cb",
+            "listeners": [{
+                "id": "f98bcdf3-f14d-5bb0-bb3f-3bfc1a0337a3",
+                "vips": ["10.0.0.10"],
+                "port": 53,
+                "protocol": "UDP",
+                "engine": "xdp",
+                "reason": "layer 4",
+                "pools": [{
+                    "id": "f609e499-56b2-59a1-8995-c391176319cf",
+                    "algorithm": "ROUND_ROBIN",
+                    "persistence": null,
+                    "monitor": {
+                        "type": "UDP-CONNECT", "delay": 5, "timeout": 4,
+                        "rise_threshold": 1, "fall_threshold": 3,
+                        "http_method": null, "url_path": null, "http_version": null,
+                        "domain_name": null, "expected_codes": null,
+                    },
+                    "members": [
+                        member("4e2ce52c-8e22-53a8-a200-e35e124b1fb7", Some(21), Some(5)),
+                        member("b3c2200a-fb20-55a5-8c88-b33e02bd7ed1", Some(22), Some(0)),
+                        member("7db97696-1d41-5269-b69d-30cc64509f06", None, None),
+                        member("4b1bf36e-2466-5805-aa07-5ca2ad9d33cf", Some(24), Some(1)),
+                    ],
+                }],
+            }],
+        });
+        assert_eq!(serde_json::to_value(&explained).unwrap(), want);
+    }
+
+    #[test]
+    fn refused() {
+        let hostile = vector("haproxy/neg_l7_regex_newline.cfg");
+        let rows = [
+            (vec![hostile.clone()], format!("{}: line 27: ", hostile.display())),
+            (
+                vec![vector("haproxy/none.cfg")],
+                format!("{}: ", vector("haproxy/none.cfg").display()),
+            ),
+            (
+                vec![vector("haproxy/timeouts.cfg"), vector("haproxy/timeouts.cfg")],
+                "together they cannot be served: ".to_owned(),
+            ),
+        ];
+        for (files, want) in rows {
+            let error = explain(&files, &Paths::default()).unwrap_err().to_string();
+            assert!(error.starts_with(&want), "{error}");
+        }
+    }
+}

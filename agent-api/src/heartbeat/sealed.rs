@@ -36,6 +36,8 @@ pub const WINDOW: u64 = 64;
 pub const AMPHORAE_MAX: usize = 16_384;
 
 const MAGIC: &[u8; 4] = b"XLB1";
+/// A key that is not set, as Octavia's template renders it.
+const UNSET: &[u8] = b"None";
 const PURPOSE: &[u8] = b"xdp-lb heartbeat 1";
 /// Where the id begins.
 const FIXED: usize = 4 + 8 + 32 + 8 + 1;
@@ -49,6 +51,8 @@ pub enum Error {
     Truncated { bytes: usize },
     #[error("an id of {bytes} bytes is not 1 to 255 of UTF-8")]
     Id { bytes: usize },
+    #[error("there is no heartbeat key to seal with")]
+    NoKey,
     /// Another key, another amphora, or a bit that was changed on the way.
     #[error("it was not sealed with the key")]
     Unauthentic,
@@ -110,8 +114,12 @@ struct Parts<'a> {
 
 impl Sealer {
     /// `start` is the time, in whatever unit all of an amphora's starts have, and later than the last one;
-    /// `salt` is drawn from the system's randomness now.
+    /// `salt` is drawn from the system's randomness now. An empty key is refused, and so is the word that
+    /// the controller writes where it has none: it would seem secret, and be anybody's.
     pub fn new(key: &[u8], amphora: &str, start: u64, salt: [u8; 32]) -> Result<Self, Error> {
+        if key.is_empty() || key == UNSET {
+            return Err(Error::NoKey);
+        }
         let bytes = amphora.len();
         if bytes == 0 || bytes > usize::from(u8::MAX) {
             return Err(Error::Id { bytes });
@@ -345,6 +353,9 @@ mod tests {
         assert!(matches!(Sealer::new(KEY, "", 0, [0; 32]), Err(Error::Id { bytes: 0 })));
         let long = "a".repeat(256);
         assert!(matches!(Sealer::new(KEY, &long, 0, [0; 32]), Err(Error::Id { bytes: 256 })));
+        for key in [&b""[..], b"None"] {
+            assert!(matches!(Sealer::new(key, ID, 0, [0; 32]), Err(Error::NoKey)));
+        }
         let mut last = sealer(0);
         last.counter = Some(u64::MAX);
         assert!(last.seal(JSON).is_ok());

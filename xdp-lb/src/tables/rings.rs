@@ -98,3 +98,29 @@ fn regions(
     let mut region = |entries: Vec<u32>| Ok((ids.ring(&entries)?, entries));
     rings.iter().map(|ring| region(ring.entries(longest))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use agent_api::limits::MEMBERS_MAX;
+
+    use super::*;
+
+    /// As many members as a document may have, all in one pool: each has its entries.
+    #[test]
+    fn the_largest_pool() {
+        let hash = |at: usize| ring::stable_hash(&at.to_be_bytes());
+        for algorithm in [Algorithm::SourceIp, Algorithm::LeastConnections] {
+            let members =
+                (0..MEMBERS_MAX).map(|at| Candidate { hash: hash(at), weight: 1, up: true });
+            let ids = (0..MEMBERS_MAX as u32).collect();
+            let ring = Ring { keys: Vec::new(), algorithm, members: members.collect(), ids };
+            let longest = MAGLEV_LENGTHS[MAGLEV_LENGTHS.len() - 1];
+            let entries = ring.entries(longest);
+            assert_eq!(entries.len(), ring.length(longest), "{algorithm:?}");
+            let found: BTreeSet<u32> = entries.into_iter().collect();
+            assert_eq!(found.len(), MEMBERS_MAX, "{algorithm:?}");
+        }
+    }
+}
