@@ -66,6 +66,7 @@ pub trait Amphora: Send + Sync + 'static {
 #[error("{0}")]
 pub struct Failed(pub String);
 
+/// Why an interface was not plugged; each is an answer of its own.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlugError {
     /// Not there yet: the controller asks again.

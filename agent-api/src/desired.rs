@@ -31,6 +31,7 @@ pub struct Desired {
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
+/// A text that is no [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("name {0:?} is not 1 to {NAME_BYTES_MAX} of a-z, 0-9 and -")]
 pub struct BadName(pub String);
@@ -55,6 +56,7 @@ pub struct Listener {
     pub idle_timeout_s: u32,
 }
 
+/// What is forwarded; by its IANA number in the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -129,6 +131,7 @@ impl Name {
         Self("any".to_owned())
     }
 
+    /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -71,6 +71,7 @@ impl Default for Document {
 }
 
 impl Document {
+    /// From the content of the file, whole and of this version.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         /// Another format may differ in all the rest.
         #[derive(Deserialize)]
@@ -83,6 +84,7 @@ impl Document {
         }
     }
 
+    /// For the file, with a line end. Fails only where serde does.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');

@@ -93,6 +93,7 @@ impl<A: Amphora> Door<A> {
         self.config.subscribe()
     }
 
+    /// The machine behind it.
     pub fn amphora(&self) -> &A {
         &self.amphora
     }

@@ -27,6 +27,7 @@ pub const WEIGHT_MAX: u16 = 256;
 
 /// Client bits that persistence keeps. None at all would send every client to one member.
 pub const PREFIX4: RangeInclusive<u8> = 1..=32;
+/// The same of IPv6.
 pub const PREFIX6: RangeInclusive<u8> = 1..=128;
 
 /// Bytes of a file. All the members above written out in full are about 3 MiB; four times that for

@@ -37,6 +37,7 @@ pub enum Probe {
     Sctp,
 }
 
+/// A request, and what must come back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpProbe {
     pub method: String,

@@ -64,12 +64,14 @@ impl TryFrom<String> for CertificateName {
 }
 
 impl ObjectId {
+    /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl CertificateName {
+    /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -16,6 +16,7 @@ impl Default for Paths {
 }
 
 impl Paths {
+    /// Of a base path, and of the folder for certificates, which need not be below it.
     pub fn new(base: impl Into<PathBuf>, certs: impl Into<PathBuf>) -> Self {
         Self { base: base.into(), certs: certs.into() }
     }

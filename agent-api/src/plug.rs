@@ -47,6 +47,7 @@ pub struct Address {
     pub host_routes: Vec<HostRoute>,
 }
 
+/// A route of a subnet, beside its gateway (Neutron `host_routes`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRoute {
     pub destination: IpNet,
@@ -59,6 +60,7 @@ pub struct HostRoute {
 #[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
+/// A text that is no [`Mac`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a MAC address")]
 pub struct BadMac(String);

@@ -15,6 +15,7 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// `line` counts from 1.
     pub fn new(line: usize, what: impl Into<String>) -> Self {
         Self { line, what: what.into() }
     }

@@ -70,6 +70,7 @@ impl Store {
         Ok((Self { paths, document }, troubles))
     }
 
+    /// As it is on the disk.
     pub fn document(&self) -> &Document {
         &self.document
     }
@@ -79,6 +80,7 @@ impl Store {
         self.carry_out(self.edit(change)?)
     }
 
+    /// Whether an object is to be served after the next start of the agent.
     pub fn note_stopped(&mut self, id: &ObjectId, stopped: bool) -> Result<(), Error> {
         self.update(|document| {
             if stopped {
@@ -113,10 +115,12 @@ impl Store {
         self.document.originals.keys().filter_map(id).collect()
     }
 
+    /// Whether a configuration of this load balancer is stored.
     pub fn has_haproxy(&self, load_balancer: &ObjectId) -> bool {
         self.document.originals.contains_key(&Original::Haproxy(load_balancer.clone()))
     }
 
+    /// Whether a configuration of this UDP or SCTP listener is stored.
     pub fn has_lvs(&self, listener: &ObjectId) -> bool {
         self.document.originals.contains_key(&Original::Lvs(listener.clone()))
     }
@@ -141,10 +145,12 @@ impl Store {
         self.carry_out(self.upload(Original::Haproxy(load_balancer.clone()), text)?)
     }
 
+    /// Stores the keepalived configuration of a UDP or SCTP listener; 0644.
     pub fn put_lvs(&mut self, listener: &ObjectId, text: &str) -> Result<(), Error> {
         self.carry_out(self.upload(Original::Lvs(listener.clone()), text)?)
     }
 
+    /// Stores the keepalived configuration of VRRP; 0644.
     pub fn put_vrrp(&mut self, text: &str) -> Result<(), Error> {
         self.carry_out(self.upload(Original::Vrrp, text)?)
     }
@@ -159,10 +165,12 @@ impl Store {
         self.carry_out(self.removal(&Original::Haproxy(id.clone()))?)
     }
 
+    /// Forgets a UDP or SCTP listener, known or not.
     pub fn remove_lvs(&mut self, listener: &ObjectId) -> Result<(), Error> {
         self.carry_out(self.removal(&Original::Lvs(listener.clone()))?)
     }
 
+    /// Forgets VRRP, known or not.
     pub fn remove_vrrp(&mut self) -> Result<(), Error> {
         self.carry_out(self.removal(&Original::Vrrp)?)
     }
@@ -195,6 +203,7 @@ impl Store {
         Ok(durable::read(&path)?.map(|content| md5_hex(&content)))
     }
 
+    /// Removes one file, there or not.
     pub fn remove_certificate(
         &self,
         load_balancer: &ObjectId,

@@ -16,6 +16,7 @@ pub struct Understood {
     pub listeners: Vec<Listener>,
 }
 
+/// A listener, with all of its pools.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Octavia's id, a UUID.
@@ -113,6 +114,7 @@ pub enum Persistence {
     },
 }
 
+/// A member of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Octavia's id, a UUID.
@@ -122,6 +124,7 @@ pub struct Member {
     pub server: Option<Server>,
 }
 
+/// Where a member is, and its share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     pub address: IpAddr,

@@ -35,12 +35,14 @@ pub struct Invalid {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place(pub Vec<Step>);
 
+/// One step of a [`Place`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Key(&'static str),
     Index(usize),
 }
 
+/// What is wrong at a place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     #[error("id {id:?} is not 1 to {ID_BYTES_MAX} visible ASCII characters")]

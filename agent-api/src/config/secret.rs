@@ -7,6 +7,7 @@ use std::fmt;
 pub struct Secret(String);
 
 impl Secret {
+    /// Of the value as it was read.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

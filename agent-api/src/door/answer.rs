@@ -56,14 +56,17 @@ impl Answer {
         Self::said(StatusCode::OK, "OK", details)
     }
 
+    /// An uploaded configuration, with 200.
     pub fn text(body: String) -> Self {
         Self::new(StatusCode::OK, TEXT, body)
     }
 
+    /// 400: the driver gives up and the operation fails.
     pub fn invalid(message: &str, details: &str) -> Self {
         Self::said(StatusCode::BAD_REQUEST, message, details)
     }
 
+    /// 404 in JSON, which the driver does not take for an agent that is not ready yet.
     pub fn not_found(message: &str, details: &str) -> Self {
         Self::said(StatusCode::NOT_FOUND, message, details)
     }
@@ -79,6 +82,7 @@ impl Answer {
         Self::message(StatusCode::CONFLICT, message)
     }
 
+    /// 500: the operation fails, and the driver logs the details.
     pub fn failed(message: &str, details: &str) -> Self {
         Self::said(StatusCode::INTERNAL_SERVER_ERROR, message, details)
     }
@@ -93,6 +97,7 @@ impl Answer {
         Self { status, ..Self::json(&body) }
     }
 
+    /// An error of the framework, in its own shape (`werkzeug.exceptions`).
     pub fn framework(error: Framework) -> Self {
         let (status, text) = match error {
             Framework::BadRequest(what) => {
@@ -138,6 +143,7 @@ impl Answer {
         self
     }
 
+    /// To `HEAD`: the headers alone.
     pub fn without_body(self) -> Self {
         Self { body: Bytes::new(), ..self }
     }

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::config::TlsMinimum;
 
+/// Why there can be no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{}: {error}", .path.display())]
@@ -32,6 +33,7 @@ pub enum Error {
     Openssl(#[from] ErrorStack),
 }
 
+/// What is wrong with a file of PEM.
 #[derive(Debug, thiserror::Error)]
 pub enum PemError {
     #[error("holds no certificate")]
@@ -65,6 +67,7 @@ struct Loaded {
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Identity {
+    /// Reads both files; fails where the server could not be started with them.
     pub fn load(certificate: &Path, client_ca: &Path, minimum: TlsMinimum) -> Result<Self, Error> {
         let seen = [stamp(certificate), stamp(client_ca)];
         let acceptor = acceptor(certificate, client_ca, minimum)?;

@@ -20,6 +20,7 @@ pub struct Message {
     ver: Version,
 }
 
+/// What is said of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     pub status: ListenerStatus,
@@ -58,6 +59,7 @@ pub enum PoolKey {
     Alone { pool: String },
 }
 
+/// What is said of a pool, as one listener uses it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     pub status: PoolStatus,
@@ -104,6 +106,7 @@ struct Version;
 const VERSION: u64 = 3;
 
 impl Message {
+    /// Of version 3; `seq` is the number of messages before it.
     pub fn new(
         id: String,
         seq: u64,
@@ -113,6 +116,7 @@ impl Message {
         Self { id, seq, listeners, pools, ver: Version }
     }
 
+    /// In the order of the ids, so that equal messages are equal bytes. Fails only where serde does.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(self)
     }

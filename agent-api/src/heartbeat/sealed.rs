@@ -43,6 +43,7 @@ const PURPOSE: &[u8] = b"xdp-lb heartbeat 1";
 const FIXED: usize = 4 + 8 + 32 + 8 + 1;
 const TAG: usize = 16;
 
+/// Why nothing was sealed, or a datagram is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("the datagram is no sealed heartbeat")]
@@ -129,6 +130,7 @@ impl Sealer {
         Ok(Self { cipher, head, amphora: amphora.to_owned(), counter: Some(0) })
     }
 
+    /// The datagram of the next message. Its number is used up, whatever comes of it.
     pub fn seal(&mut self, json: &[u8]) -> Result<Vec<u8>, Error> {
         let counter = self.counter.ok_or(Error::CounterUsedUp)?;
         // Used whatever comes of it.
@@ -146,6 +148,7 @@ impl Sealer {
 }
 
 impl Opener {
+    /// For all amphorae that seal with this heartbeat key.
     pub fn new(key: &[u8]) -> Self {
         Self { key: key.to_owned(), known: HashMap::new() }
     }
