@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hyper::Method;
+pub use hyper::Method;
 use hyper::body::Bytes;
 use tokio::sync::watch;
 use tracing::warn;

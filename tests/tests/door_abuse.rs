@@ -139,6 +139,24 @@ fn silence() {
     still_well(&process, &controller);
 }
 
+/// Whatever the driver calls the amphora: by IPv6, with a zone, or by what there was before it.
+#[test]
+fn hosts() {
+    let (process, controller) = door();
+    for host in [
+        "127.0.0.1:9443",
+        "[fe80::1%25eth0]:9443",
+        "[fe80::1%eth0]:9443",
+        "",
+        "a b",
+        "x".repeat(300).as_str(),
+    ] {
+        let mut stream = process.connect(Some(&controller)).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        assert_eq!(response(stream).unwrap().status, 200, "{host:?}");
+    }
+}
+
 /// Not TLS, and not HTTP.
 #[test]
 fn garbage() {

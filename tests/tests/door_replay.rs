@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use agent_api::config::AgentConfig;
-use agent_api::door::{Answer, Door, Request};
+use agent_api::door::{Answer, Door, Method, Request};
 use agent_api::oslo;
 use serde::Deserialize;
 use serde_json::Value;
@@ -211,6 +211,39 @@ async fn again() {
         changes.push(door.amphora().machine().changes);
     }
     assert_eq!(changes, [2, 2, 2]);
+}
+
+/// What could not be done is as if it had not been asked for, also after a restart.
+#[tokio::test]
+async fn fails() {
+    let folder = TempDir::new().unwrap();
+    let before = door(&folder).await;
+    let file = vectors("rest_driver").join("11_update_listeners_tcp_and_udp.json");
+    let Scenario { exchanges } = read(&file);
+    let listener = exchanges[3].request.target.clone();
+    for Exchange { request, .. } in exchanges {
+        before.answer(ours(&request, folder.path())).await;
+    }
+    let applied = before.amphora().machine().applied.clone();
+
+    before.amphora().machine().fault = Some("no".into());
+    let of_listener = |action: &str| listener.replace("reload", action);
+    let deleted = of_listener("").replace("loadbalancer", "listeners");
+    for (method, target) in [
+        (Method::PUT, of_listener("stop")),
+        (Method::PUT, of_listener("reload")),
+        (Method::DELETE, deleted.trim_end_matches('/').to_owned()),
+    ] {
+        let what = format!("{method} {target}");
+        let request =
+            Request { method, path: target, content_type: None, body: Default::default() };
+        let answer = before.answer(request).await;
+        assert_eq!(answer.status.as_u16(), 500, "{what}");
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body["details"], "no", "{what}");
+    }
+    drop(before);
+    assert_eq!(door(&folder).await.amphora().machine().applied, applied);
 }
 
 async fn door(folder: &TempDir) -> Door<Memory> {

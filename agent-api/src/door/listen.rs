@@ -20,8 +20,9 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_openssl::SslStream;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::answer::Framework;
 use super::tls::Identity;
 use super::{Answer, Door, Request};
 use crate::amphora::Amphora;
@@ -141,11 +142,22 @@ impl<A: Amphora> Connection<A> {
         let content_type = content_type.and_then(|kind| kind.to_str().ok()).map(str::to_owned);
         let line = format!("{method} {path}");
         let answer = match self.body(body).await {
-            Ok(body) => self.door.answer(Request { method, path, content_type, body }).await,
+            Ok(body) => self.carry_out(Request { method, path, content_type, body }).await,
             Err(why) => Answer::invalid("Invalid request", &why),
         };
         info!("{}: {line}: {} in {:?}", self.peer, answer.status.as_u16(), start.elapsed());
         answer.into()
+    }
+
+    /// In a task of its own: what has begun is carried through, also where the client goes away. It will
+    /// ask again.
+    async fn carry_out(&self, request: Request) -> Answer {
+        let door = Arc::clone(&self.door);
+        let answered = tokio::spawn(async move { door.answer(request).await }).await;
+        answered.unwrap_or_else(|error| {
+            error!("{}: {error}", self.peer);
+            Answer::framework(Framework::Crashed)
+        })
     }
 
     /// All of it. Of those that are large only so many are read at a time.

@@ -134,12 +134,12 @@ impl<A: Amphora> Door<A> {
             }
             Action::Stop => objects.stop(id),
         }
+        self.commit(objects, &announce).await.map_err(|Failed(why)| why)?;
         let stopped = action == Action::Stop;
-        let known = self.store().document().stopped.contains(id);
-        if stopped != known {
+        if stopped != self.store().document().stopped.contains(id) {
             self.store().note_stopped(id, stopped).map_err(|error| error.to_string())?;
         }
-        self.commit(objects, &announce).await.map_err(|Failed(why)| why)
+        Ok(())
     }
 
     pub(super) async fn delete(&self, id: &str) -> Answer {
