@@ -9,6 +9,8 @@ use agent_api::understood::{Engine, Listener, Member, Persistence, Pool, Protoco
 use agent_api::{Algorithm, HttpProbe, Monitor, Paths, Probe, lvs};
 use serde_json::{Map, Value, json};
 
+use super::sidecar::{address, each, number, text};
+
 #[test]
 fn vectors() {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/lvs");
@@ -210,23 +212,6 @@ fn is_there(object: &Value) -> bool {
 
 fn by_id<'a>(objects: &'a Value, id: &Value) -> &'a Value {
     each(objects).find(|object| object["id"] == *id).unwrap_or(&Value::Null)
-}
-
-fn each(values: &Value) -> impl Iterator<Item = &Value> {
-    values.as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map(Into::into).unwrap_or_else(|| panic!("{value} is not text"))
-}
-
-fn number<T: TryFrom<u64>>(value: &Value) -> T {
-    let number = value.as_u64().and_then(|number| number.try_into().ok());
-    number.unwrap_or_else(|| panic!("{value} does not fit"))
-}
-
-fn address(value: &Value) -> IpAddr {
-    text(value).parse().unwrap_or_else(|_| panic!("{value} is not an address"))
 }
 
 /// Octavia's `expected_codes`: `200`, `200,202` or `200-204`.

@@ -6,6 +6,7 @@ mod lvs;
 mod lvs_refused;
 mod lvs_vectors;
 mod model;
+mod sidecar;
 mod understood;
 mod vrrp;
 mod vrrp_refused;

@@ -9,6 +9,8 @@ use agent_api::{Paths, Refused};
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::sidecar::{address, each, number, text};
+
 #[test]
 fn vectors() {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/vrrp");
@@ -252,21 +254,4 @@ fn changed(row: &str, vector: &str, from: &str, to: &str) -> String {
     let text = read(vector);
     assert!(text.contains(from), "{row}");
     text.replace(from, to)
-}
-
-fn each(values: &Value) -> impl Iterator<Item = &Value> {
-    values.as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map(Into::into).unwrap_or_else(|| panic!("{value} is not text"))
-}
-
-fn number<T: TryFrom<u64>>(value: &Value) -> T {
-    let number = value.as_u64().and_then(|number| number.try_into().ok());
-    number.unwrap_or_else(|| panic!("{value} does not fit"))
-}
-
-fn address(value: &Value) -> IpAddr {
-    text(value).parse().unwrap_or_else(|_| panic!("{value} is not an address"))
 }
