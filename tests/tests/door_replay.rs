@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use agent_api::config::AgentConfig;
@@ -211,6 +212,60 @@ async fn again() {
         changes.push(door.amphora().machine().changes);
     }
     assert_eq!(changes, [2, 2, 2]);
+}
+
+/// Octavia renders the same in another order, and nothing is applied; then something else, and it is.
+#[tokio::test]
+async fn rendered_again() {
+    let folder = TempDir::new().unwrap();
+    let door = door(&folder).await;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/haproxy/monitor_HTTP_http.cfg");
+    let text = placed(&fs::read_to_string(file).unwrap(), folder.path());
+    let text = text.replace("rstatus 200", "rstatus 200|202");
+    let rows = [
+        ("first", text.clone(), 1),
+        ("codes in another order", text.replace("200|202", "202|200"), 1),
+        ("another code", text.replace("200|202", "200|203"), 2),
+    ];
+    for (row, text, want) in rows {
+        let load_balancer = "40c52c12-68e1-5926-83e7-88107bce47cb";
+        let upload = format!("/1.0/loadbalancer/a/{load_balancer}/haproxy");
+        let reload = format!("/1.0/loadbalancer/{load_balancer}/reload");
+        for (target, body) in [(upload, text), (reload, String::new())] {
+            let answer = door.answer(put(&target, body)).await;
+            assert_eq!(answer.status.as_u16(), 202, "{row}: {target}");
+        }
+        assert_eq!(door.amphora().machine().changes, want, "{row}");
+    }
+}
+
+/// A new configuration is in force for whoever watches it; a bad one changes nothing.
+#[tokio::test]
+async fn configured() {
+    let folder = TempDir::new().unwrap();
+    let door = door(&folder).await;
+    let (file, watched) = (folder.path().join("amphora-agent.conf"), door.config());
+    let old = config(folder.path());
+    let new = old.replace("insecure", "other").replace("bind_port = 0", "bind_port = 1");
+    let rows = [
+        ("half a file", old[..old.len() / 2].to_owned(), 500, "insecure"),
+        ("another key, and a port that has to wait", new, 202, "other"),
+        ("not a configuration", "x".to_owned(), 500, "other"),
+    ];
+    for (row, text, status, key) in rows {
+        let before = fs::read_to_string(&file).unwrap();
+        let answer = door.answer(put("/1.0/config", text.clone())).await;
+        assert_eq!(answer.status.as_u16(), status, "{row}");
+        assert_eq!(watched.borrow().heartbeat_key.reveal(), key, "{row}");
+        assert_eq!(watched.borrow().bind_port, 0, "{row}");
+        let want = if status == 202 { &text } else { &before };
+        assert_eq!(&fs::read_to_string(&file).unwrap(), want, "{row}");
+    }
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+fn put(target: &str, body: String) -> Request {
+    Request { method: Method::PUT, path: target.to_owned(), content_type: None, body: body.into() }
 }
 
 /// What could not be done is as if it had not been asked for, also after a restart.
