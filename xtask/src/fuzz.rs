@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::{process, setup};
@@ -48,7 +48,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut build = process::cargo();
     build.current_dir(workspace.join("agent-api/fuzz"));
     // With a target named, the flags are not those of build scripts.
-    build.args(["build", "--release", "--quiet", "--locked", "--target", TRIPLE]);
+    build.args(["build", "--release", "--quiet", "--target", TRIPLE]);
     process::run(build.arg("--target-dir").arg(&folder).env("RUSTFLAGS", FLAGS))?;
 
     let named = |target: &str| {
@@ -67,13 +67,18 @@ fn fuzz(folder: &Path, target: &str, seeds: &Path, seconds: u32) -> Result<()> {
     let artifacts = folder.join("artifacts").join(target);
     fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&artifacts)?;
+    // libFuzzer talks a lot, and to no end but when it has found something.
+    let log = folder.join(target).with_extension("log");
     let mut fuzz = Command::new(folder.join(TRIPLE).join("release").join(target));
     fuzz.arg(format!("-max_total_time={seconds}"));
     fuzz.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    fuzz.args(["-timeout=5", "-rss_limit_mb=512", "-max_len=65536", "-verbosity=0"]);
-    fuzz.arg(&corpus);
-    if seeds.is_dir() {
-        fuzz.arg(seeds);
-    }
-    process::run(&mut fuzz)
+    fuzz.args(["-timeout=5", "-rss_limit_mb=512", "-max_len=65536", "-print_final_stats=1"]);
+    fuzz.arg(&corpus).arg(seeds).stderr(fs::File::create(&log)?);
+    process::run(&mut fuzz).with_context(|| {
+        format!("what {target} found is in {} and {}", log.display(), artifacts.display())
+    })?;
+    let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+    let inputs = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    process::step(format!("{target} took {} inputs", inputs.unwrap_or("?").trim()));
+    Ok(())
 }
