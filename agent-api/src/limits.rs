@@ -44,8 +44,9 @@ pub const BODY_BYTES_DISCARDED_MAX: usize = 4 * BODY_BYTES_MAX;
 /// Bytes of an upload that any connection may send at any time: most are a few kilobytes.
 pub const SMALL_BODY_BYTES: usize = 256 << 10;
 
-/// Larger uploads that are read at a time. The agent lives in a small machine.
-pub const BODIES_MAX: usize = 1;
+/// KiB of larger uploads that are in memory at a time, however many: a client that is slow holds what it
+/// has sent. The agent lives in a small machine.
+pub const BODIES_KIB_MAX: usize = 2 * (BODY_BYTES_MAX >> 10);
 
 /// Connections that have not shown a certificate yet. OpenSSL holds some 50 KiB for each.
 pub const HANDSHAKES_MAX: usize = 128;

@@ -90,6 +90,30 @@ fn bodies() {
     }
 }
 
+/// Two that stop within their bodies: others, large and small, are served beside them.
+#[test]
+fn slow_bodies() {
+    let (process, controller) = door();
+    let path = "/1.0/loadbalancer/a/40c52c12-68e1-5926-83e7-88107bce47cb/haproxy";
+    let half = vec![b'#'; 1 << 20];
+    let slow: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = process.connect(Some(&controller)).unwrap();
+            let head =
+                format!("PUT {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 2 << 20);
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&half).unwrap();
+            stream
+        })
+        .collect();
+    still_well(&process, &controller);
+    let large = process.ask(&controller, "PUT", path, &vec![b'\n'; 8 << 20]).unwrap();
+    assert_eq!(large.status, 400, "{}", large.body);
+    assert!(large.body.contains("it does not say of which load balancer"), "{}", large.body);
+    drop(slow);
+    still_well(&process, &controller);
+}
+
 #[test]
 fn a_large_body_is_answered() {
     let (process, controller) = door();

@@ -16,7 +16,7 @@ use hyper::{Response, server};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use openssl::ssl::Ssl;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_openssl::SslStream;
@@ -27,7 +27,7 @@ use super::tls::Identity;
 use super::{Answer, Door, Request};
 use crate::amphora::Amphora;
 use crate::limits::{
-    BODIES_MAX, BODY_BYTES_DISCARDED_MAX, BODY_BYTES_MAX, HANDSHAKES_MAX, SMALL_BODY_BYTES,
+    BODIES_KIB_MAX, BODY_BYTES_DISCARDED_MAX, BODY_BYTES_MAX, HANDSHAKES_MAX, SMALL_BODY_BYTES,
 };
 
 /// For the handshake and for the head of a request, each. The controller waits ten seconds for a
@@ -39,13 +39,19 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// For all of a connection; an answer that takes longer comes too late.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Said to a client that had to wait for others' bodies for too long.
+const OCCUPIED: &str = "other large bodies took all the room";
+
+/// What a body takes of the room for all, in pieces as it came.
+type Room = Vec<OwnedSemaphorePermit>;
+
 /// Serves until it is dropped.
 pub async fn listen<A: Amphora>(
     listener: TcpListener,
     identity: Arc<Identity>,
     door: Arc<Door<A>>,
 ) {
-    let bodies = Arc::new(Semaphore::new(BODIES_MAX));
+    let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
     let mut handshakes = Handshakes::default();
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -142,7 +148,7 @@ impl<A: Amphora> Connection<A> {
         let content_type = content_type.and_then(|kind| kind.to_str().ok()).map(str::to_owned);
         let line = format!("{method} {path}");
         let answer = match self.body(body).await {
-            Ok(body) => self.carry_out(Request { method, path, content_type, body }).await,
+            Ok((body, _room)) => self.carry_out(Request { method, path, content_type, body }).await,
             Err(why) => Answer::invalid("Invalid request", &why),
         };
         info!("{}: {line}: {} in {:?}", self.peer, answer.status.as_u16(), start.elapsed());
@@ -160,32 +166,35 @@ impl<A: Amphora> Connection<A> {
         })
     }
 
-    /// All of it. Of those that are large only so many are read at a time.
+    /// All of it. Those that are large are in memory only so far at a time.
     ///
     /// Of one that is too large some more is read and thrown away: who is still sending does not see an
     /// answer.
-    async fn body(&self, mut body: Incoming) -> Result<Bytes, String> {
+    async fn body(&self, mut body: Incoming) -> Result<(Bytes, Room), String> {
         let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
-        let (mut bytes, mut seen, mut permit) = (Vec::new(), 0, None);
+        let (mut bytes, mut seen, mut room) = (Vec::new(), 0, Vec::new());
         while seen <= BODY_BYTES_DISCARDED_MAX {
             let frame = match timeout_at(deadline, body.frame()).await {
                 Ok(Some(frame)) => {
                     frame.map_err(|error| format!("the body ended early: {error}"))?
                 }
-                Ok(None) if seen <= BODY_BYTES_MAX => return Ok(bytes.into()),
+                Ok(None) if seen <= BODY_BYTES_MAX => return Ok((bytes.into(), room)),
                 Ok(None) => break,
                 Err(_) => return Err(format!("the body took more than {BODY_TIMEOUT:?}")),
             };
             let data = frame.into_data().unwrap_or_default();
             seen += data.len();
             if seen > BODY_BYTES_MAX {
-                (bytes, permit) = (Vec::new(), None);
+                (bytes, room) = (Vec::new(), Vec::new());
                 continue;
             }
-            if seen > SMALL_BODY_BYTES && permit.is_none() {
-                let taken = timeout_at(deadline, Arc::clone(&self.bodies).acquire_owned()).await;
-                permit = Some(taken.map_err(|_| "too many large bodies at once".to_owned())?);
-                // Once: as a vector grows it is there twice.
+            if seen > SMALL_BODY_BYTES {
+                let kib = u32::try_from(data.len().div_ceil(1024)).unwrap_or(u32::MAX);
+                let taken = Arc::clone(&self.bodies).acquire_many_owned(kib);
+                // Nobody closes it, so it fails by the deadline alone.
+                let taken = timeout_at(deadline, taken).await.ok().and_then(Result::ok);
+                room.push(taken.ok_or_else(|| OCCUPIED.to_owned())?);
+                // Once, and only touched as it fills: a vector that grows is there twice meanwhile.
                 bytes.reserve_exact(BODY_BYTES_MAX - bytes.len());
             }
             bytes.extend_from_slice(&data);
