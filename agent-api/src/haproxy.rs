@@ -24,7 +24,7 @@ use crate::grammar;
 use crate::paths::Paths;
 use crate::refused::Refused;
 use backend::{Backend, backend};
-use frontend::{Default, Frontend, METRICS, frontend};
+use frontend::{DefaultBackend, Frontend, METRICS, frontend};
 use preamble::{Global, Peers, unknown};
 use values::Target;
 use words::{Line, lines};
@@ -32,23 +32,26 @@ use words::{Line, lines};
 /// What a file says, and its text. Two are equal if they mean the same to HAProxy.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Octavia's id of the load balancer, a UUID.
     pub load_balancer: String,
-    global: Global,
-    logs: bool,
-    peers: Option<Peers>,
-    frontends: Vec<Frontend>,
-    backends: BTreeMap<(String, String), Backend>,
+    meaning: Meaning,
     text: String,
     sections: Vec<Section>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Meaning {
+    global: Global,
+    logs: bool,
+    peers: Option<Peers>,
+    frontends: Vec<Frontend>,
+    /// By listener and pool: Octavia renders the pools of a listener in any order.
+    backends: BTreeMap<(String, String), Backend>,
+}
+
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        let meaning =
-            |it: &Self| (it.load_balancer.clone(), it.global.clone(), it.logs, it.peers.clone());
-        meaning(self) == meaning(other)
-            && self.frontends == other.frontends
-            && self.backends == other.backends
+        (&self.load_balancer, &self.meaning) == (&other.load_balancer, &other.meaning)
     }
 }
 
@@ -176,8 +179,8 @@ pub fn parse(text: &str, paths: &Paths) -> Result<Config, Refused> {
     }
     resolve(&sections, &frontends, &backends, metrics == 2)?;
     let sections = spanned(text, spans);
-    let text = text.to_owned();
-    Ok(Config { load_balancer, global, logs, peers, frontends, backends, text, sections })
+    let meaning = Meaning { global, logs, peers, frontends, backends };
+    Ok(Config { load_balancer, meaning, text: text.to_owned(), sections })
 }
 
 impl Config {
@@ -192,12 +195,14 @@ impl Config {
     /// and for the exporter of metrics if no listener is left that serves them. `maxconn` of all is the
     /// sum over all listeners, also those that are gone: it is a limit, and higher than it need be.
     pub fn only(&self, keep: impl Fn(&str) -> bool) -> Option<Self> {
-        let frontends: Vec<_> =
-            self.frontends.iter().filter(|frontend| keep(&frontend.id)).cloned().collect();
-        if frontends.is_empty() {
+        let mut meaning = self.meaning.clone();
+        meaning.frontends.retain(|frontend| keep(&frontend.id));
+        meaning.backends.retain(|(listener, _), _| keep(listener));
+        if meaning.frontends.is_empty() {
             return None;
         }
-        let metrics = frontends.iter().any(|frontend| frontend.default == Default::Metrics);
+        let mut frontends = meaning.frontends.iter();
+        let metrics = frontends.any(|frontend| frontend.default == DefaultBackend::Metrics);
         let stays = |section: &Section| match &section.of {
             Of::All => true,
             Of::Metrics => metrics,
@@ -211,9 +216,7 @@ impl Config {
             sections.push(Section { of: section.of.clone(), lines: line..line + lines.len() });
             line += lines.len();
         }
-        let backends = self.backends.iter().filter(|((listener, _), _)| keep(listener));
-        let backends = backends.map(|(name, backend)| (name.clone(), backend.clone())).collect();
-        Some(Self { frontends, backends, text, sections, ..self.clone() })
+        Some(Self { load_balancer: self.load_balancer.clone(), meaning, text, sections })
     }
 }
 
@@ -259,10 +262,10 @@ fn resolve(
         heads.filter(|head| head.first() == "frontend" && !head.words()[1].starts_with(METRICS));
     for (frontend, head) in frontends.iter().zip(heads) {
         let default = match &frontend.default {
-            Default::Nowhere => None,
-            Default::Metrics if metrics => None,
-            Default::Metrics => return Err(head.refused("there is no exporter of metrics")),
-            Default::Pool(target) => Some(target),
+            DefaultBackend::Nowhere => None,
+            DefaultBackend::Metrics if metrics => None,
+            DefaultBackend::Metrics => return Err(head.refused("there is no exporter of metrics")),
+            DefaultBackend::Pool(target) => Some(target),
         };
         let targets = frontend.rules.iter().filter_map(|rule| rule.target.as_ref()).chain(default);
         for Target { pool, listener } in targets {

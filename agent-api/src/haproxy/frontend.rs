@@ -19,7 +19,7 @@ pub struct Frontend {
     pub binds: Vec<Bind>,
     pub mode: Mode,
     pub rules: Vec<Rule>,
-    pub default: Default,
+    pub default: DefaultBackend,
     pub client_timeout_ms: u32,
     pub inspect_delay_ms: Option<u32>,
     pub log_format: Option<String>,
@@ -40,7 +40,7 @@ pub enum Mode {
 
 /// Where what no rule takes goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Default {
+pub enum DefaultBackend {
     Nowhere,
     Pool(Target),
     /// The exporter of metrics.
@@ -80,10 +80,10 @@ pub fn frontend(head: &Line, lines: &[Line], scope: &Scope<'_>) -> Result<Fronte
                 binds.push(bind);
             }
             ["mode", word] => once(&mut mode, self::mode(line, word)?, line)?,
-            ["default_backend", METRICS] => once(&mut default, Default::Metrics, line)?,
+            ["default_backend", METRICS] => once(&mut default, DefaultBackend::Metrics, line)?,
             ["default_backend", name] => {
                 let target = Value::of(line, name).target()?;
-                once(&mut default, Default::Pool(target), line)?;
+                once(&mut default, DefaultBackend::Pool(target), line)?;
             }
             ["timeout", "client", ms] => once(&mut client, timeout(line, ms)?, line)?,
             ["tcp-request", "inspect-delay", ms] => {
@@ -109,7 +109,7 @@ pub fn frontend(head: &Line, lines: &[Line], scope: &Scope<'_>) -> Result<Fronte
         binds,
         mode: mode.ok_or_else(|| missing("mode"))?,
         rules,
-        default: default.unwrap_or(Default::Nowhere),
+        default: default.unwrap_or(DefaultBackend::Nowhere),
         client_timeout_ms: client.ok_or_else(|| missing("timeout client"))?,
         inspect_delay_ms: inspect,
         log_format,

@@ -4,24 +4,24 @@ use std::net::SocketAddr;
 
 use super::Config;
 use super::backend::Backend;
-use super::frontend::{Default, Frontend, Mode};
+use super::frontend::{DefaultBackend, Frontend, Mode};
 use crate::classify::{self, DefaultPool};
 use crate::understood::{Engine, Layer7, Listener, Member, Pool, Protocol, Server};
 
 impl Config {
     /// All listeners, and who serves each. The exporter of metrics is none.
     pub fn listeners(&self) -> Vec<Listener> {
-        self.frontends.iter().map(|frontend| self.listener(frontend)).collect()
+        self.meaning.frontends.iter().map(|frontend| self.listener(frontend)).collect()
     }
 
     fn listener(&self, frontend: &Frontend) -> Listener {
         let own = || {
-            let all = self.backends.iter();
+            let all = self.meaning.backends.iter();
             all.filter(|((listener, _), _)| *listener == frontend.id).map(|(_, backend)| backend)
         };
         let default_pool = match &frontend.default {
-            Default::Pool(target) => Some(target.pool.clone()),
-            Default::Nowhere | Default::Metrics => None,
+            DefaultBackend::Pool(target) => Some(target.pool.clone()),
+            DefaultBackend::Nowhere | DefaultBackend::Metrics => None,
         };
         let is_default = |backend: &&Backend| Some(&backend.name.pool) == default_pool.as_ref();
         let default = own().find(is_default);
@@ -56,7 +56,7 @@ fn protocol(frontend: &Frontend) -> Protocol {
     let by_tls = frontend.binds.iter().any(|bind| bind.tls.enabled);
     let terminates = by_tls || frontend.redirects_to_tls;
     match (&frontend.default, terminates, frontend.mode) {
-        (Default::Metrics, _, _) => Protocol::Prometheus,
+        (DefaultBackend::Metrics, _, _) => Protocol::Prometheus,
         (_, true, _) => Protocol::TerminatedHttps,
         (_, false, Mode::Http) => Protocol::Http,
         (_, false, Mode::Tcp) => Protocol::Tcp,
