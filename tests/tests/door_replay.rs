@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use agent_api::config::AgentConfig;
 use agent_api::door::{Answer, Door, Method, Request};
-use agent_api::oslo;
+use agent_api::{Paths, Store, oslo};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -195,6 +195,25 @@ async fn restart() {
     assert_eq!(after.amphora().machine().applied, applied);
     let inside: Vec<_> = after.amphora().machine().inside.values().cloned().collect();
     assert_eq!(inside, ["eth1"]);
+}
+
+/// An interface that was plugged when the agent died is noted when the controller asks again.
+#[tokio::test]
+async fn plugged_and_not_noted() {
+    let folder = TempDir::new().unwrap();
+    let door = door(&folder).await;
+    let mac = "fa:16:3e:00:00:01".parse().unwrap();
+    door.amphora().machine().inside.insert(mac, "eth1".into());
+    let Scenario { exchanges } =
+        read(&vectors("rest_driver").join("05_post_vip_plug_again_409.json"));
+    let answer = door.answer(ours(&exchanges[0].request, folder.path())).await;
+    assert_eq!(answer.status.as_u16(), 409);
+    drop(door);
+    let (store, troubles) =
+        Store::open(Paths::new(folder.path().join("octavia"), folder.path().join("octavia/certs")))
+            .unwrap();
+    assert_eq!(troubles, []);
+    assert_eq!(store.document().plugs.vip.as_ref().map(|vip| vip.mac), Some(mac));
 }
 
 /// An update that changes nothing is applied to nothing.

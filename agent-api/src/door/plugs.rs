@@ -31,7 +31,13 @@ impl<A: Amphora> Door<A> {
                 kept.unwrap_or_else(|| Answer::done(&details).accepted())
             }
             Err(PlugError::NotFound) => Answer::no_interface_yet(),
-            Err(PlugError::Exists) => Answer::exists("Interface already exists"),
+            Err(PlugError::Exists) => {
+                // Plugged, and then the agent died or the disk was full: the controller has come again.
+                let noted = self.store().document().plugs.vip.is_some();
+                let kept =
+                    if noted { None } else { self.keep_plugs(|plugs| plugs.vip = Some(plug)) };
+                kept.unwrap_or_else(|| Answer::exists("Interface already exists"))
+            }
             Err(PlugError::Failed(Failed(why))) => Answer::failed("Error plugging VIP", &why),
         }
     }
