@@ -141,7 +141,7 @@ impl Explained {
 impl Listener {
     fn of(listener: understood::Listener) -> Self {
         let (engine, reason) = match &listener.engine {
-            Engine::Xdp => ("xdp", "layer 4".to_owned()),
+            Engine::Xdp => ("xdp", layer_4(&listener)),
             Engine::Haproxy(why) => ("haproxy", why.to_string()),
         };
         Self {
@@ -160,6 +160,18 @@ impl Listener {
             reason,
             pools: listener.pools.into_iter().map(Pool::of).collect(),
         }
+    }
+}
+
+/// A packet is not carried from one address family to the other, and somebody may count on it.
+fn layer_4(listener: &understood::Listener) -> String {
+    let members = listener.pools.iter().flat_map(|pool| &pool.members);
+    let servers = members.filter(|member| member.enabled).filter_map(|it| it.server.as_ref());
+    let reached =
+        |address: IpAddr| listener.vips.iter().any(|vip| vip.is_ipv4() == address.is_ipv4());
+    match servers.filter(|server| !reached(server.address)).count() {
+        0 => "layer 4".to_owned(),
+        lost => format!("layer 4; {lost} members are of an address family without a vip"),
     }
 }
 
@@ -356,6 +368,15 @@ mod tests {
             }],
         });
         assert_eq!(serde_json::to_value(&explained).unwrap(), want);
+    }
+
+    #[test]
+    fn members_of_another_family() {
+        let explained = explain(&[vector("haproxy/vip_v4_ACTIVE_STANDBY.cfg")], &Paths::default());
+        let listeners = explained.unwrap().listeners;
+        assert_eq!(listeners[0].engine, "xdp");
+        let want = "layer 4; 2 members are of an address family without a vip";
+        assert_eq!(listeners[0].reason, want);
     }
 
     #[test]
