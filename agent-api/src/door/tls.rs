@@ -159,7 +159,8 @@ fn parse(pem: &[u8]) -> Result<(X509, Vec<X509>, PKey<Private>), PemError> {
     let pem = apart(pem);
     let mut chain = certificates(&pem)?;
     let leaf = chain.remove(0);
-    let key = PKey::private_key_from_pem(&pem).map_err(PemError::NoKey)?;
+    // No passphrase: without a callback OpenSSL asks for one on the terminal.
+    let key = PKey::private_key_from_pem_callback(&pem, |_| Ok(0)).map_err(PemError::NoKey)?;
     let own = leaf.public_key().map_err(PemError::Form)?;
     if own.public_eq(&key) { Ok((leaf, chain, key)) } else { Err(PemError::OtherKey) }
 }

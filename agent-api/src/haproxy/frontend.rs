@@ -72,6 +72,10 @@ pub fn frontend(head: &Line, lines: &[Line], scope: &Scope<'_>) -> Result<Fronte
                 let value = Value::of(line, value).of_characters("a list of directives", known)?;
                 once(&mut hsts, value, line)?;
             }
+            // Tenants' text comes behind the mode: no socket of theirs.
+            ["bind", ..] if mode.is_some() => {
+                return Err(line.refused("`bind` stands before `mode`"));
+            }
             ["bind", socket, options @ ..] => {
                 let bind = bind(line, socket, options, scope)?;
                 if binds.first().is_some_and(|first: &Bind| first.port != bind.port) {

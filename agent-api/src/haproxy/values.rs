@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use winnow::Parser;
-use winnow::combinator::{opt, preceded, separated_pair};
+use winnow::combinator::{delimited, opt, preceded, repeat, separated_pair, terminated};
+use winnow::error::ContextError;
+use winnow::token::take_while;
 
 use super::words::Line;
 use crate::grammar::{self, shown};
@@ -94,7 +96,7 @@ impl<'a> Value<'a> {
         let inside = self.text.strip_prefix(fetch).and_then(|rest| rest.strip_prefix('('));
         let inside = inside.and_then(|rest| rest.strip_suffix(')'));
         let inside = inside.ok_or_else(|| self.not(&format!("`{fetch}(...)`")))?;
-        let known = |next: char| next.is_ascii_alphanumeric() || "!$%&*+-.^_|~;".contains(next);
+        let known = |next: char| next.is_ascii_alphanumeric() || "!$%&*+-.^_`|~;".contains(next);
         Value::of(self.line, inside).of_characters("a name", known)
     }
 
@@ -112,14 +114,17 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Text in which HAProxy looks for samples: of those that take files, or code, there may be none.
+    /// Text in which HAProxy looks for samples, all of them known: there are those that take files, or
+    /// code, and HAProxy opens a file when it reads the configuration.
+    ///
+    /// A sample begins behind `%[`, or the `}` of `%{+Q}[` (HAProxy 2.6, `parse_logformat_string`);
+    /// any other bracket is text.
     pub fn format(&self) -> Result<String, Refused> {
-        for (at, _) in self.text.match_indices('[') {
-            let inside = &self.text[at..];
-            let inside = inside.split_once(']').map_or(inside, |(inside, _)| inside);
-            let takes_files = inside.contains('/') || inside.contains("map");
-            if takes_files || inside.contains("lua.") || inside.contains("env(") {
-                return Err(self.not("a format without files and code"));
+        let sampled = |at: usize| self.text[..at].ends_with(['%', '}']);
+        let opens = self.text.match_indices('[').filter(|(at, _)| sampled(*at));
+        for (at, _) in opens {
+            if sample.parse_peek(&self.text[at..]).is_err() {
+                return Err(self.not("a format of known samples"));
             }
         }
         Ok(self.text.to_owned())
@@ -149,3 +154,46 @@ impl<'a> Value<'a> {
         parsed.map_err(|_| self.not("a facility local0 to local7"))
     }
 }
+
+/// `[fetch(argument),converter(argument)]`, without quotes and backslashes: HAProxy ends it where this
+/// does.
+fn sample(input: &mut &str) -> winnow::Result<()> {
+    let fetch = call().verify(|name: &str| is_fetch(name));
+    let converter = call().verify(|name: &str| CONVERTERS.contains(&name));
+    let converters = repeat::<_, _, (), _, _>(0.., preceded(',', converter));
+    ('[', fetch, converters, ']').void().parse_next(input)
+}
+
+/// Its name.
+fn call<'a>() -> impl Parser<&'a str, &'a str, ContextError> {
+    let name = take_while(1.., |next: char| next.is_ascii_alphanumeric() || "_-.".contains(next));
+    let argument =
+        take_while(0.., |next: char| next.is_ascii_alphanumeric() || "_-.,: ".contains(next));
+    terminated(name, opt(delimited('(', argument, ')')))
+}
+
+/// None of them opens a file or runs code, whatever its argument.
+fn is_fetch(name: &str) -> bool {
+    const FAMILIES: [&str; 8] =
+        ["ssl_c_", "ssl_f_", "ssl_fc", "ssl_bc", "req.", "res.", "capture.", "fc_"];
+    const ALONE: [&str; 14] = [
+        "base",
+        "date",
+        "dst",
+        "dst_port",
+        "hostname",
+        "method",
+        "path",
+        "pathq",
+        "query",
+        "src",
+        "src_port",
+        "status",
+        "unique-id",
+        "url",
+    ];
+    ALONE.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family))
+}
+
+const CONVERTERS: [&str; 10] =
+    ["base64", "bytes", "field", "hex", "json", "length", "lower", "upper", "url_dec", "word"];
