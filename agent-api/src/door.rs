@@ -111,26 +111,28 @@ impl<A: Amphora> Door<A> {
         };
         for id in stored {
             let started = !stopped.contains(&id);
-            let mut with = objects.clone();
-            let put = match self.part(&id) {
-                Ok(Some(part)) if started => {
-                    with.start(&id, part);
-                    with.wanted().map(drop).map_err(|unserved| unserved.to_string())
-                }
-                Ok(Some(part)) => {
-                    with.add(&id, part);
-                    Ok(())
-                }
+            let part = match self.part(&id) {
+                Ok(Some(part)) => part,
                 Ok(None) => continue,
-                Err(why) => Err(why),
+                Err(why) => {
+                    warn!("{id} is not served: {why}");
+                    continue;
+                }
             };
-            match put {
-                Ok(()) => objects = with,
-                Err(why) => warn!("{id} is not served: {why}"),
+            if started {
+                let mut with = objects.clone();
+                with.start(&id, part.clone());
+                match with.wanted() {
+                    Ok(_) => objects = with,
+                    Err(why) => warn!("{id} is not served: {why}"),
+                }
             }
+            objects.add(&id, part);
         }
+        // They are what is wanted also where it fails: the next request tries all of them again.
+        self.set_objects(objects.clone());
         if let Err(Failed(why)) = self.commit(objects, &[]).await {
-            warn!("nothing is served: {why}");
+            warn!("what was served before is not: {why}");
         }
     }
 

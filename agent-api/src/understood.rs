@@ -143,7 +143,7 @@ pub enum Unserved {
     Name(#[from] BadName),
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// Octavia renders a pool once for each of its listeners, and each time alike.
+    /// Octavia renders a pool once for each of its listeners, and each time alike in one file.
     #[error("pool {pool} of listener {listener} is not what another listener has of it")]
     PoolDiffers { pool: String, listener: String },
 }

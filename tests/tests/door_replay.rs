@@ -320,12 +320,74 @@ async fn fails() {
     assert_eq!(door(&folder).await.amphora().machine().applied, applied);
 }
 
+/// Listeners that share a pool are uploaded and reloaded one after the other; the pool is what the last
+/// one says.
+#[tokio::test]
+async fn shared_pool() {
+    let folder = TempDir::new().unwrap();
+    let door = door(&folder).await;
+    let file = vectors("lvs").join("UDP_ROUND_ROBIN_v4.conf");
+    let first = placed(&fs::read_to_string(file).unwrap(), folder.path());
+    let ids = ["f98bcdf3-f14d-5bb0-bb3f-3bfc1a0337a3", "098bcdf3-f14d-5bb0-bb3f-3bfc1a0337a3"];
+    let second = first.replace(ids[0], ids[1]).replace("10.0.0.10 53", "10.0.0.10 54");
+    let moved = |text: &str| text.replace("10.1.0.22 8080", "10.1.0.23 8080");
+    let rows = [
+        ("the first", ids[0], first.clone(), 1, "10.1.0.22"),
+        ("the second", ids[1], second.clone(), 2, "10.1.0.22"),
+        ("the first, with another member", ids[0], moved(&first), 3, "10.1.0.23"),
+        ("the second too", ids[1], moved(&second), 3, "10.1.0.23"),
+        ("the second, as before", ids[1], second, 4, "10.1.0.22"),
+    ];
+    for (row, id, text, changes, member) in rows {
+        let upload = format!("/1.0/listeners/a/{id}/udp_listener");
+        let reload = format!("/1.0/loadbalancer/{id}/reload");
+        for (target, body, status) in [(upload, text, 200), (reload, String::new(), 202)] {
+            let answer = door.answer(put(&target, body)).await;
+            let body = String::from_utf8_lossy(&answer.body);
+            assert_eq!(answer.status.as_u16(), status, "{row}: {target}: {body}");
+        }
+        let machine = door.amphora().machine();
+        let desired = &machine.applied.served.as_ref().unwrap().1;
+        assert_eq!(desired.pools.len(), 1, "{row}");
+        assert_eq!(desired.pools[0].members[1].address.to_string(), member, "{row}");
+        assert_eq!(machine.changes, changes, "{row}");
+    }
+}
+
+/// What could not be brought back at the start is still wanted, all of it.
+#[tokio::test]
+async fn restart_fails() {
+    let folder = TempDir::new().unwrap();
+    let before = door(&folder).await;
+    let file = vectors("rest_driver").join("11_update_listeners_tcp_and_udp.json");
+    let Scenario { exchanges } = read(&file);
+    let reload = exchanges[3].request.target.clone();
+    for Exchange { request, .. } in exchanges {
+        before.answer(ours(&request, folder.path())).await;
+    }
+    let applied = before.amphora().machine().applied.clone();
+    drop(before);
+
+    let broken = Memory::default();
+    broken.machine().fault = Some("no".into());
+    let after = door_before(broken, &folder).await;
+    assert!(after.amphora().machine().applied.served.is_none());
+    after.amphora().machine().fault = None;
+    let answer = after.answer(put(&reload, String::new())).await;
+    assert_eq!(answer.status.as_u16(), 202);
+    assert_eq!(after.amphora().machine().applied, applied);
+}
+
 async fn door(folder: &TempDir) -> Door<Memory> {
+    door_before(Memory::default(), folder).await
+}
+
+async fn door_before(memory: Memory, folder: &TempDir) -> Door<Memory> {
     let file = folder.path().join("amphora-agent.conf");
     let text = config(folder.path());
     fs::write(&file, &text).unwrap();
     let (config, _) = AgentConfig::from_file(&oslo::File::parse(&text).unwrap()).unwrap();
-    Door::open(Memory::default(), file, config).await.unwrap()
+    Door::open(memory, file, config).await.unwrap()
 }
 
 fn ours(recorded: &Recorded, folder: &Path) -> Request {

@@ -3,14 +3,14 @@
 //! An object is a load balancer, whose HAProxy configuration holds most of its listeners, or a listener
 //! of UDP or SCTP, each of which has a keepalived configuration of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use serde::Serialize;
 
 use crate::amphora::{Haproxy, Wanted};
 use crate::names::ObjectId;
-use crate::understood::{Engine, Listener, Protocol, Understood, Unserved};
+use crate::understood::{Engine, Listener, Pool, Protocol, Understood, Unserved};
 use crate::{haproxy, lvs};
 
 /// What an object asks for.
@@ -24,11 +24,17 @@ pub struct Part {
 
 /// All objects that are there, started or not.
 #[derive(Clone, Debug, Default)]
-pub struct Objects(BTreeMap<ObjectId, Object>);
+pub struct Objects {
+    by_id: BTreeMap<ObjectId, Object>,
+    /// How many starts there were.
+    starts: u64,
+}
 
 #[derive(Clone, Debug)]
 struct Object {
     started: bool,
+    /// Which start it was: of two objects the later one knows a shared pool better.
+    start: u64,
     /// As it was started; a configuration that is newer waits for a reload.
     part: Part,
 }
@@ -86,34 +92,45 @@ impl Part {
 
 impl Objects {
     pub fn start(&mut self, id: &ObjectId, part: Part) {
-        self.0.insert(id.clone(), Object { started: true, part });
+        self.starts += 1;
+        self.by_id.insert(id.clone(), Object { started: true, start: self.starts, part });
     }
 
     /// Nothing changes for one that is there already.
     pub fn add(&mut self, id: &ObjectId, part: Part) {
-        self.0.entry(id.clone()).or_insert(Object { started: false, part });
+        self.by_id.entry(id.clone()).or_insert(Object { started: false, start: 0, part });
     }
 
     pub fn stop(&mut self, id: &ObjectId) {
-        if let Some(object) = self.0.get_mut(id) {
+        if let Some(object) = self.by_id.get_mut(id) {
             object.started = false;
         }
     }
 
     pub fn remove(&mut self, id: &ObjectId) {
-        self.0.remove(id);
+        self.by_id.remove(id);
     }
 
     /// All that are started together, if they do not contradict each other.
+    ///
+    /// Listeners of UDP or SCTP may share a pool, and the driver uploads and reloads one after the
+    /// other (Octavia 19, `rest_api_driver.py`, `update_amphora_listeners`): in between, the pool is
+    /// what the last one says.
     pub fn wanted(&self) -> Result<Wanted, Unserved> {
-        let parts = || self.0.values().filter(|object| object.started).map(|object| &object.part);
+        let started = || self.by_id.values().filter(|object| object.started);
+        let parts = || started().map(|object| &object.part);
         let Some(first) = parts().next() else {
             return Ok(Wanted::default());
         };
-        let understood = Understood {
-            load_balancer: first.load_balancer.clone(),
-            listeners: parts().flat_map(|part| part.listeners.clone()).collect(),
-        };
+        let mut listeners: Vec<_> = parts().flat_map(|part| part.listeners.clone()).collect();
+        let shared = newest_pools(started().filter(|it| it.part.kind == Kind::UdpListener));
+        let udp = |it: &&mut Listener| matches!(it.protocol, Protocol::Udp | Protocol::Sctp);
+        for pool in listeners.iter_mut().filter(udp).flat_map(|listener| &mut listener.pools) {
+            if let Some(newest) = shared.get(&pool.id[..]) {
+                *pool = (*newest).clone();
+            }
+        }
+        let understood = Understood { load_balancer: first.load_balancer.clone(), listeners };
         let desired = understood.desired()?;
         let haproxy = parts().filter_map(|part| part.haproxy.clone());
         Ok(Wanted {
@@ -132,7 +149,7 @@ impl Objects {
             uuid: listener.id.clone(),
             kind: kind(listener.protocol),
         };
-        let mut objects: Vec<&Object> = self.0.values().collect();
+        let mut objects: Vec<&Object> = self.by_id.values().collect();
         objects.sort_by_key(|object| object.part.kind == Kind::UdpListener);
         let rows = objects.into_iter().flat_map(|object| {
             object.part.listeners.iter().map(move |listener| row(object, listener))
@@ -142,7 +159,7 @@ impl Objects {
 
     /// Ids of all listeners, sorted.
     pub fn listeners(&self) -> Vec<String> {
-        let listeners = self.0.values().flat_map(|object| &object.part.listeners);
+        let listeners = self.by_id.values().flat_map(|object| &object.part.listeners);
         let mut ids: Vec<_> = listeners.map(|listener| listener.id.clone()).collect();
         ids.sort_unstable();
         ids
@@ -150,8 +167,16 @@ impl Objects {
 
     /// How many of a kind are started.
     pub fn started(&self, kind: Kind) -> usize {
-        self.0.values().filter(|object| object.started && object.part.kind == kind).count()
+        self.by_id.values().filter(|object| object.started && object.part.kind == kind).count()
     }
+}
+
+/// By id, each as the object that was started last has it.
+fn newest_pools<'a>(objects: impl Iterator<Item = &'a Object>) -> HashMap<&'a str, &'a Pool> {
+    let mut objects: Vec<_> = objects.collect();
+    objects.sort_by_key(|object| object.start);
+    let listeners = objects.into_iter().flat_map(|object| &object.part.listeners);
+    listeners.flat_map(|it| &it.pools).map(|pool| (&pool.id[..], pool)).collect()
 }
 
 /// The stock agent calls SCTP listeners UDP too.
