@@ -42,8 +42,8 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 /// Said to a client that had to wait for others' bodies for too long.
 const OCCUPIED: &str = "other large bodies took all the room";
 
-/// What a body takes of the room for all, in pieces as it came.
-type Room = Vec<OwnedSemaphorePermit>;
+/// What a body takes of the room for all; a small one nothing.
+type Room = Option<OwnedSemaphorePermit>;
 
 /// Serves until it is dropped.
 pub async fn listen<A: Amphora>(
@@ -148,7 +148,9 @@ impl<A: Amphora> Connection<A> {
         let content_type = content_type.and_then(|kind| kind.to_str().ok()).map(str::to_owned);
         let line = format!("{method} {path}");
         let answer = match self.body(body).await {
-            Ok((body, _room)) => self.carry_out(Request { method, path, content_type, body }).await,
+            Ok((body, room)) => {
+                self.carry_out(Request { method, path, content_type, body }, room).await
+            }
             Err(why) => Answer::invalid("Invalid request", &why),
         };
         info!("{}: {line}: {} in {:?}", self.peer, answer.status.as_u16(), start.elapsed());
@@ -156,10 +158,15 @@ impl<A: Amphora> Connection<A> {
     }
 
     /// In a task of its own: what has begun is carried through, also where the client goes away. It will
-    /// ask again.
-    async fn carry_out(&self, request: Request) -> Answer {
+    /// ask again. The body has its room until then.
+    async fn carry_out(&self, request: Request, room: Room) -> Answer {
         let door = Arc::clone(&self.door);
-        let answered = tokio::spawn(async move { door.answer(request).await }).await;
+        let answered = tokio::spawn(async move {
+            let answer = door.answer(request).await;
+            drop(room);
+            answer
+        });
+        let answered = answered.await;
         answered.unwrap_or_else(|error| {
             error!("{}: {error}", self.peer);
             Answer::framework(Framework::Crashed)
@@ -172,7 +179,7 @@ impl<A: Amphora> Connection<A> {
     /// answer.
     async fn body(&self, mut body: Incoming) -> Result<(Bytes, Room), String> {
         let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
-        let (mut bytes, mut seen, mut room) = (Vec::new(), 0, Vec::new());
+        let (mut bytes, mut seen, mut room) = (Vec::new(), 0, None::<OwnedSemaphorePermit>);
         while seen <= BODY_BYTES_DISCARDED_MAX {
             let frame = match timeout_at(deadline, body.frame()).await {
                 Ok(Some(frame)) => {
@@ -185,15 +192,22 @@ impl<A: Amphora> Connection<A> {
             let data = frame.into_data().unwrap_or_default();
             seen += data.len();
             if seen > BODY_BYTES_MAX {
-                (bytes, room) = (Vec::new(), Vec::new());
+                (bytes, room) = (Vec::new(), None);
                 continue;
             }
             if seen > SMALL_BODY_BYTES {
-                let kib = u32::try_from(data.len().div_ceil(1024)).unwrap_or(u32::MAX);
+                // Of all so far, or each piece would be rounded up.
+                let held = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+                let kib = (seen - SMALL_BODY_BYTES).div_ceil(1024) - held;
+                let kib = u32::try_from(kib).unwrap_or(u32::MAX);
                 let taken = Arc::clone(&self.bodies).acquire_many_owned(kib);
                 // Nobody closes it, so it fails by the deadline alone.
                 let taken = timeout_at(deadline, taken).await.ok().and_then(Result::ok);
-                room.push(taken.ok_or_else(|| OCCUPIED.to_owned())?);
+                let taken = taken.ok_or_else(|| OCCUPIED.to_owned())?;
+                match &mut room {
+                    Some(room) => room.merge(taken),
+                    None => room = Some(taken),
+                }
                 // Once, and only touched as it fills: a vector that grows is there twice meanwhile.
                 bytes.reserve_exact(BODY_BYTES_MAX - bytes.len());
             }
