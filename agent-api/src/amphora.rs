@@ -103,12 +103,16 @@ pub struct Wanted {
     pub haproxy: BTreeMap<String, Haproxy>,
 }
 
-/// A configuration for HAProxy. Two are equal if they mean the same, whatever their texts.
+/// A configuration for HAProxy. Two are equal if they mean the same, whatever their texts, and name files
+/// of the same content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Haproxy {
     /// This amphora's name among the peers of its load balancer (`haproxy -L`).
     pub peer: String,
     pub config: haproxy::Config,
+    /// SHA-256 in hex of each file in the load balancer's folder of certificates, by name. HAProxy reads
+    /// them when it reads its configuration: one that was replaced needs a reload.
+    pub certificates: BTreeMap<String, String>,
 }
 
 /// For `GET /info`. Versions are Debian's; that of HAProxy is what the controller renders for.

@@ -57,6 +57,21 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
+/// What is in a directory, but for names that are not UTF-8; nothing where there is no directory.
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>, Error> {
+    let failed = |error| Error { path: directory.to_owned(), doing: "list", error };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(failed)?.file_name().into_string());
+    }
+    Ok(names)
+}
+
 /// The path with one more extension.
 pub(crate) fn beside(path: &Path, extension: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

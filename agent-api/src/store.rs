@@ -22,6 +22,7 @@ mod trouble;
 #[cfg(test)]
 mod crash;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
@@ -201,6 +202,23 @@ impl Store {
     ) -> Result<Option<String>, Error> {
         let path = self.paths.certificate(load_balancer.as_str(), file.as_str());
         Ok(durable::read(&path)?.map(|content| md5_hex(&content)))
+    }
+
+    /// SHA-256 in hex of each that a load balancer has, by file name.
+    pub fn certificates(
+        &self,
+        load_balancer: &ObjectId,
+    ) -> Result<BTreeMap<String, String>, Error> {
+        let folder = self.paths.certificates(load_balancer.as_str());
+        let mut digests = BTreeMap::new();
+        for name in durable::names(&folder)? {
+            // What was being written when the power failed has another name.
+            let Ok(name) = CertificateName::try_from(name) else { continue };
+            if let Some(content) = durable::read(&folder.join(name.as_str()))? {
+                digests.insert(name.as_str().to_owned(), sha256_hex(&content));
+            }
+        }
+        Ok(digests)
     }
 
     /// Removes one file, there or not.
@@ -448,6 +466,9 @@ mod tests {
         assert_eq!(md5("x", "a.pem").unwrap(), text("af0711eb7dab2d53c1a580c4705d7cb7"));
         assert_eq!(md5("x", "b.pem").unwrap(), None);
         assert_eq!(md5("y", "a.pem").unwrap(), None);
+        let digests = |load_balancer| store.certificates(&id(load_balancer)).unwrap();
+        let want = BTreeMap::from([("a.pem".to_owned(), sha256_hex(b"a key"))]);
+        assert_eq!((digests("x"), digests("y")), (want, BTreeMap::new()));
         assert_eq!(md5_hex(b""), "d41d8cd98f00b204e9800998ecf8427e");
     }
 

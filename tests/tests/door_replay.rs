@@ -320,6 +320,32 @@ async fn fails() {
     assert_eq!(door(&folder).await.amphora().machine().applied, applied);
 }
 
+/// HAProxy reads a certificate when it is started or reloaded: one that was replaced, or came again after
+/// a reboot, is something else to apply, though the configuration is the same.
+#[tokio::test]
+async fn certificate_replaced() {
+    let folder = TempDir::new().unwrap();
+    let door = door(&folder).await;
+    let file = vectors("haproxy").join("proto_TERMINATED_HTTPS_HTTP_ROUND_ROBIN.cfg");
+    let text = placed(&fs::read_to_string(file).unwrap(), folder.path());
+    let load_balancer = "40c52c12-68e1-5926-83e7-88107bce47cb";
+    let upload = format!("/1.0/loadbalancer/a/{load_balancer}/haproxy");
+    assert_eq!(door.answer(put(&upload, text)).await.status.as_u16(), 202);
+    let certificate = format!("/1.0/loadbalancer/{load_balancer}/certificates/a.pem");
+    let reload = format!("/1.0/loadbalancer/{load_balancer}/reload");
+    let rows = [("first", "one", 1), ("again", "one", 1), ("replaced", "another", 2)];
+    for (row, content, changes) in rows {
+        assert_eq!(
+            door.answer(put(&certificate, content.into())).await.status.as_u16(),
+            200,
+            "{row}"
+        );
+        let answer = door.answer(put(&reload, String::new())).await;
+        assert_eq!(answer.status.as_u16(), 202, "{row}");
+        assert_eq!(door.amphora().machine().changes, changes, "{row}");
+    }
+}
+
 /// Listeners that share a pool are uploaded and reloaded one after the other; the pool is what the last
 /// one says.
 #[tokio::test]

@@ -38,10 +38,9 @@ impl<A: Amphora> Door<A> {
     /// The text, if it is one of ours, serves beside what is served, and HAProxy takes it.
     async fn haproxy_fits(&self, id: &ObjectId, body: &[u8]) -> Result<(String, Part), String> {
         let text = str::from_utf8(body).map_err(|error| not_text(body, error.valid_up_to()))?;
-        let config = self.haproxy_config(id, text)?;
-        let part = Part::of_load_balancer(&config, &self.peer());
+        let whole = self.haproxy(id, text)?;
+        let part = Part::of_load_balancer(&whole);
         self.fits(id, &part)?;
-        let whole = Haproxy { peer: self.peer(), config };
         self.amphora.check(&whole).await.map_err(|Failed(why)| why)?;
         Ok((text.to_owned(), part))
     }
@@ -251,21 +250,21 @@ impl<A: Amphora> Door<A> {
         };
         match (lvs, haproxy) {
             (Some(text), _) => self.lvs_part(id, &text).map(Some),
-            (None, Some(text)) => {
-                let config = self.haproxy_config(id, &text)?;
-                Ok(Some(Part::of_load_balancer(&config, &self.peer())))
-            }
+            (None, Some(text)) => Ok(Some(Part::of_load_balancer(&self.haproxy(id, &text)?))),
             (None, None) => Ok(None),
         }
     }
 
-    fn haproxy_config(&self, id: &ObjectId, text: &str) -> Result<haproxy::Config, String> {
+    /// All of it, also what HAProxy need not serve.
+    fn haproxy(&self, id: &ObjectId, text: &str) -> Result<Haproxy, String> {
         let paths = self.config.borrow().paths();
         let config = haproxy::parse(text, &paths).map_err(|refused| refused.to_string())?;
         if config.load_balancer != id.as_str() {
             return Err(format!("line 1: it is for load balancer {}", config.load_balancer));
         }
-        Ok(config)
+        let peer = peer::name(self.config.borrow().amphora_id.as_str());
+        let certificates = self.store().certificates(id).map_err(|error| error.to_string())?;
+        Ok(Haproxy { peer, config, certificates })
     }
 
     fn lvs_part(&self, id: &ObjectId, text: &str) -> Result<Part, String> {
@@ -281,10 +280,6 @@ impl<A: Amphora> Door<A> {
         } else {
             store.has_haproxy(id).then_some(Kind::LoadBalancer)
         }
-    }
-
-    fn peer(&self) -> String {
-        peer::name(self.config.borrow().amphora_id.as_str())
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use super::trouble::{Flaw, Remedy, Trouble};
@@ -172,27 +171,13 @@ fn content_at(path: &Path) -> Result<Vec<u8>, Flaw> {
 
 /// Everything that has the path of an original.
 fn on_disk(paths: &Paths) -> Result<Vec<Original>, Error> {
-    let haproxy = names(paths.base())?.into_iter().map(|name| format!("{name}/haproxy.cfg"));
-    let lvs = names(&paths.lvs_directory())?.into_iter().map(|name| format!("lvs/{name}"));
+    let haproxy =
+        durable::names(paths.base())?.into_iter().map(|name| format!("{name}/haproxy.cfg"));
+    let lvs = durable::names(&paths.lvs_directory())?.into_iter().map(|name| format!("lvs/{name}"));
     let vrrp = String::from(Original::Vrrp);
     let originals = haproxy.chain(lvs).chain([vrrp]).filter_map(|path| path.try_into().ok());
     let is_there = |original: &Original| fs::symlink_metadata(original.path(paths)).is_ok();
     Ok(originals.filter(is_there).collect())
-}
-
-/// What is in a directory, but for names that are not UTF-8; nothing where there is no directory.
-fn names(directory: &Path) -> Result<Vec<String>, durable::Error> {
-    let failed = |error| durable::Error { path: directory.to_owned(), doing: "list", error };
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry.map_err(failed)?.file_name().into_string());
-    }
-    Ok(names)
 }
 
 #[cfg(test)]
