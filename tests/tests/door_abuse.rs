@@ -114,6 +114,20 @@ fn slow_bodies() {
     still_well(&process, &controller);
 }
 
+/// A 400 would be final to the controller; a connection that ends is tried again.
+#[test]
+fn a_body_that_stops_has_no_answer() {
+    let (process, controller) = door();
+    let mut stream = process.connect(Some(&controller)).unwrap();
+    stream.get_ref().set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(stream, "PUT /1.0/config HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n[").unwrap();
+    let mut answer = Vec::new();
+    let end = stream.read_to_end(&mut answer).map_err(|error| error.kind());
+    assert!(!matches!(end, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "it still listens");
+    assert_eq!(answer, b"");
+    still_well(&process, &controller);
+}
+
 #[test]
 fn a_large_body_is_answered() {
     let (process, controller) = door();

@@ -1,7 +1,6 @@
 //! The server: mutual TLS and HTTP/1.1 around the door, with bounds on all that a client can take.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -39,8 +38,19 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// For all of a connection; an answer that takes longer comes too late.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Said to a client that had to wait for others' bodies for too long.
-const OCCUPIED: &str = "other large bodies took all the room";
+/// Why a request was not read.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error("the body holds more than {BODY_BYTES_MAX} bytes")]
+    TooLarge,
+    /// These have no answer: a 400 is final to the controller, and a connection that ends is tried again.
+    #[error("the body ended early: {0}")]
+    Ended(#[from] hyper::Error),
+    #[error("the body took more than {BODY_TIMEOUT:?}")]
+    TooSlow,
+    #[error("other large bodies took all the room")]
+    Occupied,
+}
 
 /// What a body takes of the room for all; a small one nothing.
 type Room = Option<OwnedSemaphorePermit>;
@@ -119,10 +129,7 @@ impl<A: Amphora> Connection<A> {
         // That nobody listens any more means that the server ends.
         let _ = known.send(());
         let this = &self;
-        let service =
-            service_fn(
-                move |request| async move { Ok::<_, Infallible>(this.answer(request).await) },
-            );
+        let service = service_fn(move |request| async move { this.answer(request).await });
         // One request to a connection, as the stock server has it: one that is kept open and closed for
         // its age meets a request now and then, which costs the controller a retry of five seconds.
         let mut http = server::conn::http1::Builder::new();
@@ -140,7 +147,10 @@ impl<A: Amphora> Connection<A> {
         Ok(stream)
     }
 
-    async fn answer(&self, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(
+        &self,
+        request: hyper::Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Unread> {
         let start = Instant::now();
         let (head, body) = request.into_parts();
         let (method, path) = (head.method, head.uri.path().to_owned());
@@ -151,10 +161,14 @@ impl<A: Amphora> Connection<A> {
             Ok((body, room)) => {
                 self.carry_out(Request { method, path, content_type, body }, room).await
             }
-            Err(why) => Answer::invalid("Invalid request", &why),
+            Err(why @ Unread::TooLarge) => Answer::invalid("Invalid request", &why.to_string()),
+            Err(why) => {
+                warn!("{}: {line}: hung up: {why}", self.peer);
+                return Err(why);
+            }
         };
         info!("{}: {line}: {} in {:?}", self.peer, answer.status.as_u16(), start.elapsed());
-        answer.into()
+        Ok(answer.into())
     }
 
     /// In a task of its own: what has begun is carried through, also where the client goes away. It will
@@ -177,17 +191,15 @@ impl<A: Amphora> Connection<A> {
     ///
     /// Of one that is too large some more is read and thrown away: who is still sending does not see an
     /// answer.
-    async fn body(&self, mut body: Incoming) -> Result<(Bytes, Room), String> {
+    async fn body(&self, mut body: Incoming) -> Result<(Bytes, Room), Unread> {
         let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
         let (mut bytes, mut seen, mut room) = (Vec::new(), 0, None::<OwnedSemaphorePermit>);
         while seen <= BODY_BYTES_DISCARDED_MAX {
             let frame = match timeout_at(deadline, body.frame()).await {
-                Ok(Some(frame)) => {
-                    frame.map_err(|error| format!("the body ended early: {error}"))?
-                }
+                Ok(Some(frame)) => frame?,
                 Ok(None) if seen <= BODY_BYTES_MAX => return Ok((bytes.into(), room)),
                 Ok(None) => break,
-                Err(_) => return Err(format!("the body took more than {BODY_TIMEOUT:?}")),
+                Err(_) => return Err(Unread::TooSlow),
             };
             let data = frame.into_data().unwrap_or_default();
             seen += data.len();
@@ -203,7 +215,7 @@ impl<A: Amphora> Connection<A> {
                 let taken = Arc::clone(&self.bodies).acquire_many_owned(kib);
                 // Nobody closes it, so it fails by the deadline alone.
                 let taken = timeout_at(deadline, taken).await.ok().and_then(Result::ok);
-                let taken = taken.ok_or_else(|| OCCUPIED.to_owned())?;
+                let taken = taken.ok_or(Unread::Occupied)?;
                 match &mut room {
                     Some(room) => room.merge(taken),
                     None => room = Some(taken),
@@ -213,6 +225,6 @@ impl<A: Amphora> Connection<A> {
             }
             bytes.extend_from_slice(&data);
         }
-        Err(format!("the body holds more than {BODY_BYTES_MAX} bytes"))
+        Err(Unread::TooLarge)
     }
 }
