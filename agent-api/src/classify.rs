@@ -23,7 +23,7 @@ pub fn engine(listener: &Listener, rules: bool, default: Option<DefaultPool<'_>>
         Protocol::Prometheus => return Engine::Haproxy(Layer7::Metrics),
         Protocol::TerminatedHttps => return Engine::Haproxy(Layer7::TerminatesTls),
         Protocol::Http => return Engine::Haproxy(Layer7::Http),
-        Protocol::Tcp if rules => return Engine::Haproxy(Layer7::Http),
+        Protocol::Tcp if rules => return Engine::Haproxy(Layer7::Rules),
         Protocol::Tcp => {}
     }
     let Some(DefaultPool { id, speaks_http, proxy_protocol, tls }) = default else {

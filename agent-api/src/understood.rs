@@ -68,6 +68,9 @@ pub enum Engine {
 pub enum Layer7 {
     #[error("the listener speaks HTTP")]
     Http,
+    /// Octavia has them on listeners of HTTP alone; who made this one of TCP is HAProxy's to serve.
+    #[error("the listener has rules of layer 7")]
+    Rules,
     #[error("the listener terminates TLS")]
     TerminatesTls,
     #[error("the listener serves metrics")]

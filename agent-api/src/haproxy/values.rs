@@ -44,9 +44,10 @@ impl<'a> Value<'a> {
         parsed.map_err(|_| self.not(&format!("a number from {least} to {most}")))
     }
 
-    /// A number with an `s` behind it.
+    /// A number with an `s` behind it, as large as HAProxy takes: its timers are of 31 bits of
+    /// milliseconds. It refuses 0 for `inter` itself.
     pub fn seconds(&self) -> Result<u32, Refused> {
-        let parsed = (grammar::number(1..=86_400), 's').parse(self.text);
+        let parsed = (grammar::number(1..=2_147_483), 's').parse(self.text);
         parsed.map(|(seconds, _)| seconds).map_err(|_| self.not("a number of seconds"))
     }
 

@@ -163,6 +163,8 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     ("a server twice", "+    server 379a9b99", "    server 379a9b99-5d99-5766-b17f-00d9d220a01b 10.1.0.21:80 weight 1", "line 32: this server is there twice"),
     ("checked unlike", "+    server 379a9b99", "    server 479a9b99-5d99-5766-b17f-00d9d220a01b 10.1.0.21:80 weight 1 check inter 6s fall 3 rise 2",
         "line 32: it is checked unlike the one before"),
+    ("a delay of more than 31 bits", "    server 379a9b99", "    server 379a9b99-5d99-5766-b17f-00d9d220a01b 10.1.0.21:80 weight 1 check inter 2147484s fall 3 rise 2",
+        r#"line 31: "2147484s" is not a number of seconds"#),
     ("a mode twice", "+    mode tcp", "    mode tcp", "line 20: `mode` is there twice"),
     ("no mode", "    mode tcp", "", "line 16: the frontend has no `mode`"),
     ("no bind", "    bind 10.0.0.10:22", "", "line 16: the frontend has no `bind`"),
