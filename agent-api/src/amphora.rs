@@ -99,7 +99,8 @@ pub enum Action {
 pub struct Wanted {
     /// All listeners, and what XDP is to take of them. None where nothing is served.
     pub served: Option<(Understood, Desired)>,
-    /// HAProxy's part, by load balancer. Without an entry it need not run.
+    /// The configurations of load balancers, each whole: what HAProxy is to serve of it is
+    /// [`Haproxy::only`] the listeners that XDP does not take.
     pub haproxy: BTreeMap<String, Haproxy>,
 }
 
@@ -113,6 +114,15 @@ pub struct Haproxy {
     /// SHA-256 in hex of each file in the load balancer's folder of certificates, by name. HAProxy reads
     /// them when it reads its configuration: one that was replaced needs a reload.
     pub certificates: BTreeMap<String, String>,
+}
+
+impl Haproxy {
+    /// With no other listeners than these; none where none is left, and it need not run.
+    pub fn only(&self, serves: impl Fn(&str) -> bool) -> Option<Self> {
+        let Self { peer, config, certificates } = self;
+        let (peer, certificates) = (peer.clone(), certificates.clone());
+        Some(Self { peer, config: config.only(serves)?, certificates })
+    }
 }
 
 /// For `GET /info`. Versions are Debian's; that of HAProxy is what the controller renders for.

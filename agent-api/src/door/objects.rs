@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::amphora::{Haproxy, Wanted};
 use crate::lvs;
 use crate::names::ObjectId;
-use crate::understood::{Engine, Listener, Pool, Protocol, Understood, Unserved};
+use crate::understood::{Listener, Pool, Protocol, Understood, Unserved};
 
 /// What an object asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,20 +57,12 @@ pub struct Row {
 
 impl Part {
     pub fn of_load_balancer(whole: &Haproxy) -> Self {
-        let Haproxy { peer, config, certificates } = whole;
-        let listeners = config.listeners();
-        let for_haproxy = |id: &str| {
-            let found = listeners.iter().find(|listener| listener.id == id);
-            found.is_some_and(|listener| listener.engine != Engine::Xdp)
-        };
-        let haproxy = config.only(for_haproxy);
-        let haproxy = haproxy.map(|config| Haproxy {
-            peer: peer.clone(),
-            config,
-            certificates: certificates.clone(),
-        });
-        let load_balancer = config.load_balancer.clone();
-        Self { kind: Kind::LoadBalancer, load_balancer, listeners, haproxy }
+        Self {
+            kind: Kind::LoadBalancer,
+            load_balancer: whole.config.load_balancer.clone(),
+            listeners: whole.config.listeners(),
+            haproxy: Some(whole.clone()),
+        }
     }
 
     /// The id is the one it was uploaded under; the driver reports and deletes it by that.
