@@ -1,5 +1,6 @@
 //! The control program of xdp-lb: keeps the maps in step with what is wanted and what is there.
 
+pub mod balancer;
 pub mod explain;
 pub mod follow;
 pub mod ids;

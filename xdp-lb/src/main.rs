@@ -134,7 +134,13 @@ fn start(command: Command) -> Result<()> {
     match command {
         Command::Run(options) => daemon(options),
         Command::Status(look) => show(&status(&look.found()?)?, look.json),
-        Command::Stats(look) => show(&stats(&look.found()?)?, look.json),
+        Command::Stats(look) => show(
+            &{
+                let found = look.found()?;
+                stats(&found.maps, &found.record)?
+            },
+            look.json,
+        ),
         Command::Flows(Flows { look, limit }) => show(&flows(&look.found()?, limit), look.json),
         Command::Explain(Explain { files, json, base_path, base_cert_dir }) => {
             let certs = base_cert_dir.unwrap_or_else(|| base_path.join("certs"));

@@ -22,6 +22,9 @@ pub struct Record {
     pub error: Option<String>,
     pub interfaces: Vec<Interface>,
     pub listeners: Vec<Listener>,
+    /// Listeners that the packet path does not serve.
+    #[serde(default)]
+    pub beside: Vec<Beside>,
     pub backends: Vec<Backend>,
 }
 
@@ -61,6 +64,20 @@ pub struct Listener {
     /// By members whose backends are no more: their counters are given to others.
     #[serde(default)]
     pub departed: Moved,
+}
+
+/// A listener that something else serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    pub id: String,
+    pub vips: Vec<IpAddr>,
+    pub port: u16,
+    /// In Octavia's words.
+    pub protocol: String,
+    /// The program; none where nobody does.
+    pub by: Option<String>,
+    /// Why not the packet path.
+    pub why: String,
 }
 
 /// A member as one listener uses it.

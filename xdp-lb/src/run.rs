@@ -1,40 +1,19 @@
-//! The daemon: observes the document and the network, decides by [`compile`] and [`plan`], acts on
-//! the kernel. It stops at a signal and leaves everything in place.
+//! `xdp-lb run`: a load balancer by one file, followed. It stops at a signal and leaves everything in
+//! place.
 
-mod ports;
-mod report;
-
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use agent_api::{Desired, Name};
-use nix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::{debug, info, warn};
-use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
+use tracing::{info, warn};
 
+use crate::balancer::{self, Balancer, Interfaces, Serving, ticks};
 use crate::follow::Follow;
-use crate::kernel::{Kernel, Pins, Sizes, SourcePorts};
+use crate::kernel::{Sizes, SourcePorts};
 use crate::lock;
-use crate::moved::Moved;
-use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
-use crate::plan::{Change, plan};
-use crate::record::Record;
-use crate::sweep::Sweep;
-use crate::tables::{self, Hop, Tables, World, compile};
-use ports::Ports;
-
-/// Neighbours that the kernel does not keep fresh by itself are asked this often, and the network
-/// is looked at without an event.
-const ASK_EVERY_S: u32 = 5;
-
-/// Changes told one by one.
-const TOLD_MAX: usize = 64;
+use crate::net::Watch;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -56,9 +35,7 @@ pub enum Error {
     #[error(transparent)]
     Lock(#[from] lock::Error),
     #[error(transparent)]
-    Kernel(#[from] crate::kernel::Error),
-    #[error(transparent)]
-    Tables(#[from] tables::Error),
+    Balancer(#[from] balancer::Error),
     #[error("{what}: {error}")]
     Io { what: &'static str, error: io::Error },
 }
@@ -70,42 +47,72 @@ fn io_error(what: &'static str) -> impl Fn(io::Error) -> Error {
 /// Runs until SIGTERM or SIGINT. In the network namespace of the calling thread.
 pub async fn run(options: Options) -> Result<(), Error> {
     let desired = read(&options.file)?;
-    let _lock = lock::take(&desired.name)?;
+    let name = desired.name.clone();
+    let _lock = lock::take(&name)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io_error("SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io_error("SIGINT"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(io_error("SIGHUP"))?;
     let mut follow = Follow::new(&options.file).map_err(io_error("inotify"))?;
     let mut watch = Watch::new().map_err(io_error("netlink"))?;
-    let mut tick = interval(Duration::from_secs(1));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut ticks = ticks();
 
-    let mut daemon = Daemon::start(options, desired)?;
-    daemon.look(&watch).await?;
+    let file = options.file;
+    let options = balancer::Options {
+        name: name.clone(),
+        interfaces: Interfaces::Named(options.interfaces),
+        sizes: options.sizes,
+        source_ports: options.source_ports,
+        reserve: options.reserve,
+    };
+    let mut balancer = Balancer::start(options, Serving { desired, beside: Vec::new() })?;
+    balancer.look(&watch).await?;
     tell_systemd(&[NotifyState::Ready]);
-    info!(name = %daemon.desired.name, "running");
+    info!(%name, "running");
 
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => daemon.reload(),
+            _ = hangup.recv() => reload(&mut balancer, &file, &name),
             changed = follow.changed() => {
                 changed.map_err(io_error("inotify"))?;
-                daemon.reload();
+                reload(&mut balancer, &file, &name);
             }
             changed = watch.changed() => {
                 changed.map_err(io_error("netlink"))?;
-                daemon.look(&watch).await?;
+                balancer.look(&watch).await?;
             }
-            _ = tick.tick() => daemon.tick(&watch).await?,
+            _ = ticks.tick() => balancer.tick(&watch).await?,
         }
     }
     info!("stopping; the program, its links and its maps stay");
     Ok(())
 }
 
+/// Reads the document again, as a service of type `notify-reload` does: systemd hears when the
+/// maps are what it asks for. A document that is not good changes nothing.
+fn reload(balancer: &mut Balancer, file: &Path, name: &Name) {
+    let since = NotifyState::monotonic_usec_now().ok();
+    tell_systemd(&[Some(NotifyState::Reloading), since].into_iter().flatten().collect::<Vec<_>>());
+    let taken = read(file).and_then(|desired| {
+        if desired.name != *name {
+            let (file, name, found) = (file.into(), name.clone(), desired.name);
+            return Err(Error::OtherName { file, name, found });
+        }
+        Ok(balancer.serve(Serving { desired, beside: Vec::new() })?)
+    });
+    match taken {
+        Ok(()) => info!("reloaded {}", file.display()),
+        Err(error) => {
+            warn!("{error}; the document before it stays in force");
+            balancer.refuse(error.to_string());
+        }
+    }
+    tell_systemd(&[NotifyState::Ready]);
+}
+
 /// Does nothing where systemd, or whoever stands in for it, does not want to be told.
-fn tell_systemd(states: &[NotifyState<'_>]) {
+pub fn tell_systemd(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!("systemd: {error}");
     }
@@ -113,310 +120,4 @@ fn tell_systemd(states: &[NotifyState<'_>]) {
 
 fn read(file: &Path) -> Result<Desired, Error> {
     Desired::read(file).map_err(|error| Error::Document { file: file.into(), error })
-}
-
-/// Seconds since boot.
-fn now_s() -> u32 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec() as u32)
-}
-
-struct Daemon {
-    options: Options,
-    desired: Desired,
-    kernel: Kernel,
-    ports: Ports,
-    topology: Topology,
-    /// What the maps hold; none where a write failed, and they must be read.
-    actual: Option<Tables>,
-    /// Neighbours the kernel was asked to know.
-    asked: BTreeSet<NextHop>,
-    ticks: u32,
-    sweep: Sweep,
-    /// What went to backends that are no more, by listener number.
-    departed: BTreeMap<u32, Moved>,
-    record: Record,
-    /// What is wrong with the document that was read last.
-    refused: Option<String>,
-}
-
-impl Daemon {
-    fn start(options: Options, desired: Desired) -> Result<Self, Error> {
-        let pins = Pins::of(&desired.name);
-        let kernel = Kernel::start(&pins, options.sizes, options.source_ports)?;
-        kernel.maps.set_clock(now_s());
-        if options.reserve {
-            let reserved = source_ports::reserve(options.source_ports)
-                .map_err(io_error("reserving source ports; --no-reserve goes without"))?;
-            info!(reserved = reserved.reserved, "source ports are kept from local sockets");
-            if let Some(local) = &reserved.local {
-                info!("net.ipv4.ip_local_port_range is now {local}, to leave local sockets some");
-            }
-            if reserved.left == 0 {
-                warn!("no port is left to local sockets: they cannot connect");
-            }
-        }
-        let record = Record::read(&lock::run_file(&desired.name, "json")).unwrap_or_default();
-        let mut actual = kernel.maps.tables()?;
-        let mut departed = BTreeMap::new();
-        if kernel.resumed {
-            let listeners = record.listeners.iter();
-            departed.extend(
-                listeners.filter_map(|listener| Some((listener.number?, listener.departed))),
-            );
-            info!(
-                listeners = actual.listeners.len(),
-                backends = actual.backends.len(),
-                "took over what was pinned"
-            );
-            actual.names = record.names();
-        }
-        Ok(Self {
-            ports: Ports::new(&options.interfaces, &record),
-            options,
-            desired,
-            kernel,
-            topology: Topology::default(),
-            actual: Some(actual),
-            asked: BTreeSet::new(),
-            ticks: 0,
-            sweep: Sweep::default(),
-            departed,
-            record,
-            refused: None,
-        })
-    }
-
-    /// Reads the document again, as a service of type `notify-reload` does: systemd hears when the
-    /// maps are what it asks for.
-    fn reload(&mut self) {
-        let since = NotifyState::monotonic_usec_now().ok();
-        tell_systemd(
-            &[Some(NotifyState::Reloading), since].into_iter().flatten().collect::<Vec<_>>(),
-        );
-        self.take_document();
-        tell_systemd(&[NotifyState::Ready]);
-    }
-
-    /// A document that is not good changes nothing.
-    fn take_document(&mut self) {
-        let name = self.desired.name.clone();
-        let read = read(&self.options.file).and_then(|desired| {
-            if desired.name == name {
-                Ok(desired)
-            } else {
-                let (file, found) = (self.options.file.clone(), desired.name);
-                Err(Error::OtherName { file, name, found })
-            }
-        });
-        match read {
-            Ok(desired) => {
-                info!("reloaded {}", self.options.file.display());
-                let before = std::mem::replace(&mut self.desired, desired);
-                if let Err(error) = self.reconcile() {
-                    warn!("{error}; the document before it stays in force");
-                    self.desired = before;
-                    self.refused = Some(error.to_string());
-                } else {
-                    self.refused = None;
-                }
-            }
-            Err(error) => {
-                warn!("{error}; the document before it stays in force");
-                self.refused = Some(error.to_string());
-            }
-        }
-        self.report();
-    }
-
-    /// Looks at the network, and does what follows.
-    async fn look(&mut self, watch: &Watch) -> Result<(), Error> {
-        let topology = match watch.topology().await {
-            Ok(topology) => topology,
-            Err(error) => {
-                // An interrupted dump, say. The next event or tick looks again.
-                warn!("netlink: {error}");
-                return Ok(());
-            }
-        };
-        if topology != self.topology || self.ports.incomplete() {
-            self.topology = topology;
-            self.ports.settle(&mut self.kernel, &self.topology)?;
-            self.try_reconcile();
-        }
-        self.ask(watch).await;
-        Ok(())
-    }
-
-    async fn tick(&mut self, watch: &Watch) -> Result<(), Error> {
-        self.kernel.maps.set_clock(now_s());
-        self.ticks = self.ticks.wrapping_add(1);
-        self.sweep();
-        if self.leavers_are_idle() || self.actual.is_none() {
-            self.try_reconcile();
-        }
-        if self.ticks.is_multiple_of(ASK_EVERY_S) {
-            let asked = self.asked.iter().copied();
-            self.asked = asked.filter(|next| !self.topology.wants_asking(*next)).collect();
-            self.look(watch).await?;
-        }
-        Ok(())
-    }
-
-    fn sweep(&mut self) {
-        let listeners = self.actual.iter().flat_map(|tables| tables.listeners.values());
-        let idle_s: BTreeMap<u32, u32> =
-            listeners.map(|listener| (listener.id, listener.idle_s)).collect();
-        let started = Instant::now();
-        self.sweep.slice(&self.kernel.maps, &|listener| idle_s.get(&listener).copied());
-        debug!(took = ?started.elapsed(), "swept");
-    }
-
-    fn try_reconcile(&mut self) {
-        if let Err(error) = self.reconcile() {
-            warn!("{error}; the maps stay as they are");
-            self.refused = Some(error.to_string());
-        }
-        self.report();
-    }
-
-    /// Makes the maps what document and network ask for.
-    fn reconcile(&mut self) -> Result<(), Error> {
-        let actual = match self.actual.take() {
-            Some(actual) => actual,
-            None => Tables { names: self.record.names(), ..self.kernel.maps.tables()? },
-        };
-        let wanted = match self.compile(&actual) {
-            Ok(wanted) => wanted,
-            Err(error) => {
-                self.actual = Some(actual);
-                return Err(error.into());
-            }
-        };
-        let taken: BTreeSet<u32> = actual.listeners.values().map(|listener| listener.id).collect();
-        let named = &actual.names.listeners;
-        for id in wanted
-            .names
-            .listeners
-            .keys()
-            .filter(|id| !taken.contains(id) && !named.contains_key(id))
-        {
-            self.kernel.maps.reset_listener(*id)?;
-            self.departed.remove(id);
-        }
-        let changes = plan(&wanted, &actual);
-        let many = changes.len() > TOLD_MAX;
-        for change in &changes {
-            if many {
-                debug!("{change}");
-            } else {
-                info!("{change}");
-            }
-            self.keep_counters(change, &actual)?;
-            self.kernel.maps.apply(change)?;
-        }
-        if many {
-            info!("{} entries of the maps changed", changes.len());
-        }
-        self.actual = Some(wanted);
-        Ok(())
-    }
-
-    /// Remembers what a backend counted that is about to be freed.
-    fn keep_counters(&mut self, change: &Change, actual: &Tables) -> Result<(), Error> {
-        let Change::SetBackend { id, backend: Backend { port: [0, 0], .. } } = change else {
-            return Ok(());
-        };
-        if let Some(left) = actual.backends.get(id) {
-            let moved = self.departed.entry(left.listener).or_default();
-            *moved = *moved + self.kernel.maps.moved(*id)?;
-        }
-        Ok(())
-    }
-
-    fn compile(&self, actual: &Tables) -> Result<Tables, tables::Error> {
-        let vips = self.vips();
-        let attached = self.ports.attached();
-        let ours = self.ours(&attached, &vips);
-        let world = World {
-            down: &BTreeSet::new(),
-            hop: &|member| self.topology.hop(member, ours).ok(),
-            busy: &|id| self.busy(id),
-        };
-        compile(&self.desired, &world, actual)
-    }
-
-    /// Why a member has no [`Hop`].
-    fn hop(&self, member: IpAddr) -> Result<Hop, Unreachable> {
-        self.topology.hop(member, self.ours(&self.ports.attached(), &self.vips()))
-    }
-
-    fn ours<'a>(&self, attached: &'a BTreeSet<u32>, vips: &'a [IpAddr]) -> Ours<'a> {
-        let first = self.options.interfaces.first();
-        Ours { attached, vip_interface: first.and_then(|name| self.topology.ifindex(name)), vips }
-    }
-
-    fn vips(&self) -> Vec<IpAddr> {
-        self.desired.listeners.iter().flat_map(|listener| listener.vips.iter().copied()).collect()
-    }
-
-    /// Whether a flow still names a backend.
-    fn busy(&self, id: u32) -> bool {
-        let load = self.kernel.maps.backend_load.get(id as usize);
-        load.is_some_and(|load| load.0.load() > 0) || self.sweep.may_name(id)
-    }
-
-    /// Whether a backend that left the document could be freed.
-    fn leavers_are_idle(&self) -> bool {
-        let Some(actual) = &self.actual else {
-            return false;
-        };
-        let in_document = |id: &u32| {
-            actual.names.backends.get(id).is_some_and(|name| {
-                let pool = self.desired.pools.iter().find(|pool| pool.id == name.pool);
-                let listener =
-                    self.desired.listeners.iter().find(|listener| listener.id == name.listener);
-                listener.is_some_and(|listener| {
-                    listener.enabled && listener.pool.as_ref() == Some(&name.pool)
-                }) && pool
-                    .is_some_and(|pool| pool.members.iter().any(|member| member.id == name.member))
-            })
-        };
-        let mut leavers =
-            actual.backends.iter().filter(|(_, backend)| backend.flags & BACKEND_UP == 0);
-        leavers.any(|(id, _)| !self.busy(*id) && !in_document(id))
-    }
-
-    /// Has the kernel know the next hops of all members, and forget about those of nobody.
-    async fn ask(&mut self, watch: &Watch) {
-        let members = self.desired.pools.iter().flat_map(|pool| &pool.members);
-        let attached = self.ports.attached();
-        let needed: BTreeSet<NextHop> = members
-            .filter_map(|member| self.topology.next_hop(member.address).ok())
-            .filter(|next| attached.contains(&next.ifindex) && !self.topology.is_fixed(*next))
-            .collect();
-        for next in needed.difference(&self.asked) {
-            if let Err(error) = watch.resolve(*next).await {
-                debug!(addr = %next.addr, ifindex = next.ifindex, "asking: {error}");
-            }
-        }
-        let left = self.asked.difference(&needed);
-        for next in left.filter(|next| !self.topology.is_fixed(**next)) {
-            if let Err(error) = watch.release(*next).await {
-                debug!(addr = %next.addr, ifindex = next.ifindex, "releasing: {error}");
-            }
-        }
-        self.asked = needed;
-    }
-
-    fn report(&mut self) {
-        let record = self.describe();
-        if record == self.record {
-            return;
-        }
-        let path = lock::run_file(&self.desired.name, "json");
-        if let Err(error) = record.write(&path) {
-            warn!("{}: {error}", path.display());
-        }
-        self.record = record;
-    }
 }

@@ -7,9 +7,10 @@ use aya::maps::MapError;
 use serde::Serialize;
 use xdp_lb_ebpf::abi::{BackendCounters, ListenerCounters};
 
-use super::{Found, row, table};
-use crate::kernel::total;
+use super::{row, table};
+use crate::kernel::{Maps, total};
 use crate::moved::Moved;
+use crate::record::Record;
 
 #[derive(Debug, Serialize)]
 pub struct Stats {
@@ -45,8 +46,7 @@ pub struct Member {
     pub moved: Moved,
 }
 
-pub fn stats(found: &Found) -> Result<Stats, MapError> {
-    let Found { maps, record, .. } = found;
+pub fn stats(maps: &Maps, record: &Record) -> Result<Stats, MapError> {
     let mut members = Vec::new();
     for backend in &record.backends {
         let load = maps.backend_load.get(backend.number as usize);

@@ -1,7 +1,7 @@
 //! `xdp-lb status`: is it well, and if not, why.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::MapError;
 use serde::Serialize;
@@ -30,10 +30,14 @@ pub struct Listener {
     pub id: String,
     pub protocol: String,
     pub addresses: Vec<SocketAddr>,
+    /// `xdp`, or the program beside it; none where nobody serves it.
+    pub by: Option<String>,
     pub pool: Option<String>,
-    /// None while it is disabled.
+    /// Of those that XDP serves; none while it is disabled.
     pub connections: Option<u32>,
     pub connection_limit: Option<u32>,
+    /// Why not by XDP.
+    pub why: Option<String>,
 }
 
 /// A member as one listener uses it.
@@ -64,10 +68,22 @@ pub fn status(found: &Found) -> Result<Status, MapError> {
     let listeners = record.listeners.iter().map(|listener| Listener {
         id: listener.id.clone(),
         protocol: listener.protocol.clone(),
-        addresses: listener.vips.iter().map(|vip| (*vip, listener.port).into()).collect(),
+        addresses: addresses(&listener.vips, listener.port),
+        by: Some("xdp".to_owned()),
         pool: listener.pool.clone(),
         connections: listener.number.map(|number| load(&maps.listener_load, number)),
         connection_limit: listener.connection_limit,
+        why: None,
+    });
+    let beside = record.beside.iter().map(|listener| Listener {
+        id: listener.id.clone(),
+        protocol: listener.protocol.clone(),
+        addresses: addresses(&listener.vips, listener.port),
+        by: listener.by.clone(),
+        pool: None,
+        connections: None,
+        connection_limit: None,
+        why: Some(listener.why.clone()),
     });
     let members = record.backends.iter().map(|backend| Member {
         listener: backend.listener.clone(),
@@ -80,16 +96,24 @@ pub fn status(found: &Found) -> Result<Status, MapError> {
         connections: load(&maps.backend_load, backend.number),
     });
     let reasons = reasons(found)?;
-    let opened = stats(found)?.listeners.iter().map(|listener| listener.moved.opened).sum();
+    let opened = stats(&found.maps, &found.record)?
+        .listeners
+        .iter()
+        .map(|listener| listener.moved.opened)
+        .sum();
     Ok(Status {
         name: record.name.clone(),
         daemon: daemon.clone(),
         interfaces: record.interfaces.clone(),
-        listeners: listeners.collect(),
+        listeners: listeners.chain(beside).collect(),
         members: members.collect(),
         warnings: warnings(found, &reasons, opened),
         reasons,
     })
+}
+
+fn addresses(vips: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+    vips.iter().map(|vip| (*vip, port).into()).collect()
 }
 
 fn reasons(found: &Found) -> Result<Vec<Count>, MapError> {
@@ -155,16 +179,31 @@ impl fmt::Display for Status {
         }
         writeln!(f, "{interfaces}\n")?;
 
-        let mut listeners =
-            table(&["LISTENER", "PROTOCOL", "ADDRESS", "POOL", "CONNECTIONS", "LIMIT"]);
+        let mut listeners = table(&[
+            "LISTENER",
+            "PROTOCOL",
+            "ADDRESS",
+            "BY",
+            "POOL",
+            "CONNECTIONS",
+            "LIMIT",
+            "WHY",
+        ]);
         for listener in &self.listeners {
-            let connections =
-                listener.connections.map_or_else(|| "disabled".to_owned(), |n| n.to_string());
-            let addresses: Vec<_> = listener.addresses.iter().map(SocketAddr::to_string).collect();
-            let (pool, limit) =
-                (or_dash(listener.pool.as_ref()), or_dash(listener.connection_limit));
-            let Listener { id, protocol, .. } = listener;
-            row(&mut listeners, [id, protocol, &addresses.join(" "), &pool, &connections, &limit]);
+            let Listener { id, protocol, addresses, pool, connections, why, .. } = listener;
+            let by = listener.by.as_deref().unwrap_or("nobody");
+            let connections = match connections {
+                Some(connections) => connections.to_string(),
+                None if by == "xdp" => "disabled".to_owned(),
+                None => "-".to_owned(),
+            };
+            let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+            let addresses = addresses.join(" ");
+            let (pool, limit) = (or_dash(pool.as_ref()), or_dash(listener.connection_limit));
+            let why = why.as_deref().unwrap_or("");
+            let cells: [&dyn fmt::Display; 8] =
+                [id, protocol, &addresses, &by, &pool, &connections, &limit, &why];
+            row(&mut listeners, cells);
         }
         writeln!(f, "{listeners}\n")?;
 

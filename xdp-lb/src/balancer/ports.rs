@@ -1,6 +1,6 @@
 //! The interfaces the program runs on, kept attached while they come and go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{info, warn};
 
@@ -8,43 +8,86 @@ use crate::kernel::{Attached, Error, Kernel, Mode};
 use crate::net::Topology;
 use crate::record::{Interface, Record, Standing};
 
-pub struct Ports(Vec<Interface>);
+/// Which interfaces are ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interfaces {
+    /// These; the first is that of the VIPs.
+    Named(Vec<String>),
+    /// All `ethN` that are there, as Octavia plugs them; `eth1` is that of the VIPs.
+    Plugged,
+}
+
+/// The interface of the VIPs in an amphora.
+pub const VIP_INTERFACE: &str = "eth1";
+
+impl Interfaces {
+    /// Name of the interface of the VIPs.
+    pub fn of_vips(&self) -> &str {
+        match self {
+            Self::Named(names) => names.first().map_or("", |name| name),
+            Self::Plugged => VIP_INTERFACE,
+        }
+    }
+
+    fn wanted(&self, topology: &Topology) -> Vec<String> {
+        match self {
+            Self::Named(names) => names.clone(),
+            Self::Plugged => {
+                let names = topology.links.values().map(|link| &link.name[..]);
+                let others = names.filter(|name| is_plugged(name) && *name != VIP_INTERFACE);
+                [VIP_INTERFACE].into_iter().chain(others).map(str::to_owned).collect()
+            }
+        }
+    }
+}
+
+/// Whether Octavia calls an interface so that it has plugged.
+fn is_plugged(name: &str) -> bool {
+    let number = name.strip_prefix("eth").and_then(|number| number.parse::<u16>().ok());
+    number.is_some_and(|number| number > 0)
+}
+
+pub struct Ports {
+    which: Interfaces,
+    interfaces: Vec<Interface>,
+    /// What is known from before of those that come again.
+    before: Vec<Interface>,
+}
 
 impl Ports {
     /// `before` tells why an interface that will be taken over is not native.
-    pub fn new(names: &[String], before: &Record) -> Self {
-        let standing = |name: &String| {
-            let known = before.interfaces.iter().find(|interface| interface.name == *name);
-            known.map_or(Standing::Missing, |interface| interface.standing.clone())
-        };
-        let interface = |name: &String| Interface { name: name.clone(), standing: standing(name) };
-        Self(names.iter().map(interface).collect())
+    pub fn new(which: Interfaces, before: &Record) -> Self {
+        Self { which, interfaces: Vec::new(), before: before.interfaces.clone() }
     }
 
     pub fn interfaces(&self) -> &[Interface] {
-        &self.0
+        &self.interfaces
     }
 
     /// Interface indexes of those the program is on.
     pub fn attached(&self) -> BTreeSet<u32> {
-        self.0.iter().filter_map(ifindex).collect()
+        self.interfaces.iter().filter_map(ifindex).collect()
     }
 
     /// Whether there is something to try again.
     pub fn incomplete(&self) -> bool {
-        self.0.iter().any(|interface| matches!(interface.standing, Standing::Failed { .. }))
+        self.interfaces
+            .iter()
+            .any(|interface| matches!(interface.standing, Standing::Failed { .. }))
     }
 
     /// Attaches to what is there and is not attached, forgets what is gone, and tells the packet
     /// path. The first time it takes over what an earlier start attached.
     pub fn settle(&mut self, kernel: &mut Kernel, topology: &Topology) -> Result<(), Error> {
+        self.follow(topology);
         for linked in kernel.linked()? {
-            if !self.0.iter().any(|interface| interface.name == linked) {
+            if !self.interfaces.iter().any(|interface| interface.name == linked) {
+                // Of an interface that is gone, the link is a pin and nothing else.
                 info!("{linked} is ours no longer: detached");
                 kernel.detach(&linked)?;
             }
         }
-        for interface in &mut self.0 {
+        for interface in &mut self.interfaces {
             settle(interface, kernel, topology);
         }
         kernel.retire_others()?;
@@ -60,6 +103,19 @@ impl Ports {
             }
         }
         Ok(())
+    }
+
+    /// Those that are wanted now, each as it was.
+    fn follow(&mut self, topology: &Topology) {
+        let mut known: BTreeMap<String, Standing> = BTreeMap::new();
+        for interface in self.before.drain(..).chain(self.interfaces.drain(..)) {
+            known.insert(interface.name, interface.standing);
+        }
+        let interface = |name: String| {
+            let standing = known.remove(&name).unwrap_or(Standing::Missing);
+            Interface { name, standing }
+        };
+        self.interfaces = self.which.wanted(topology).into_iter().map(interface).collect();
     }
 }
 
@@ -108,4 +164,24 @@ fn settle(interface: &mut Interface, kernel: &mut Kernel, topology: &Topology) {
         warn!("not attached: {why}");
     }
     interface.standing = standing;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugged() {
+        for (name, want) in [
+            ("eth1", true),
+            ("eth12", true),
+            ("eth0", false),
+            ("eth", false),
+            ("eth1.5", false),
+            ("lo", false),
+            ("veth1", false),
+        ] {
+            assert_eq!(is_plugged(name), want, "{name}");
+        }
+    }
 }

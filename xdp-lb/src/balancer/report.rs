@@ -2,20 +2,21 @@
 
 use xdp_lb_ebpf::abi::{self, BACKEND_STICKY, BACKEND_UP};
 
-use super::Daemon;
+use super::Balancer;
 use crate::record::{Backend, Listener, Record, State};
 use crate::tables::{Tables, address};
 
-impl Daemon {
+impl Balancer {
     pub(super) fn describe(&self) -> Record {
         let nothing = Tables::default();
         let actual = self.actual.as_ref().unwrap_or(&nothing);
         Record {
-            name: self.desired.name.to_string(),
+            name: self.options.name.to_string(),
             pid: std::process::id(),
             error: self.refused.clone(),
             interfaces: self.ports.interfaces().to_vec(),
             listeners: self.listeners(actual),
+            beside: self.serving.beside.clone(),
             backends: actual
                 .backends
                 .iter()
@@ -41,13 +42,17 @@ impl Daemon {
                 .and_then(|number| self.departed.get(&number).copied())
                 .unwrap_or_default(),
         };
-        self.desired.listeners.iter().map(listener).collect()
+        self.serving.desired.listeners.iter().map(listener).collect()
     }
 
     fn backend(&self, number: u32, backend: &abi::Backend, actual: &Tables) -> Backend {
         let name = actual.names.backends.get(&number);
-        let pool =
-            self.desired.pools.iter().find(|pool| name.is_some_and(|name| name.pool == pool.id));
+        let pool = self
+            .serving
+            .desired
+            .pools
+            .iter()
+            .find(|pool| name.is_some_and(|name| name.pool == pool.id));
         let member = pool.and_then(|pool| {
             pool.members.iter().find(|member| name.is_some_and(|name| name.member == member.id))
         });

@@ -1,0 +1,382 @@
+//! The packet path of one load balancer, run: observes the network, decides by [`compile`] and
+//! [`plan`] what follows from it and from what is wanted, acts on the kernel.
+//!
+//! In the network namespace of the thread that made it, and on that thread. Dropped, it leaves
+//! everything in place.
+
+mod ports;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use agent_api::{Desired, Name};
+use aya::maps::MapError;
+use nix::time::{ClockId, clock_gettime};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
+
+use crate::kernel::{Kernel, Pins, Sizes, SourcePorts};
+use crate::lock;
+use crate::moved::Moved;
+use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
+use crate::observe::stats::{Stats, stats};
+use crate::plan::{Change, plan};
+use crate::record::{Beside, Record};
+use crate::sweep::Sweep;
+use crate::tables::{self, Hop, Tables, World, compile};
+pub use ports::Interfaces;
+use ports::Ports;
+
+/// Neighbours that the kernel does not keep fresh by itself are asked this often, and the network
+/// is looked at without an event.
+const ASK_EVERY_S: u32 = 5;
+
+/// Changes told one by one.
+const TOLD_MAX: usize = 64;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Of its pins and its files.
+    pub name: Name,
+    pub interfaces: Interfaces,
+    pub sizes: Sizes,
+    pub source_ports: SourcePorts,
+    /// Keep the kernel's own sockets off the source ports.
+    pub reserve: bool,
+}
+
+/// What is to be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// By the packet path.
+    pub desired: Desired,
+    /// By others, for those who look.
+    pub beside: Vec<Beside>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Kernel(#[from] crate::kernel::Error),
+    #[error(transparent)]
+    Tables(#[from] tables::Error),
+    #[error("reserving source ports; --no-reserve goes without: {0}")]
+    Reserve(io::Error),
+}
+
+/// When [`Balancer::tick`] is due.
+pub fn ticks() -> Interval {
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
+/// Seconds since boot.
+fn now_s() -> u32 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec() as u32)
+}
+
+pub struct Balancer {
+    options: Options,
+    serving: Serving,
+    kernel: Kernel,
+    ports: Ports,
+    topology: Topology,
+    /// What the maps hold; none where a write failed, and they must be read.
+    actual: Option<Tables>,
+    /// Neighbours the kernel was asked to know.
+    asked: BTreeSet<NextHop>,
+    ticks: u32,
+    sweep: Sweep,
+    /// What went to backends that are no more, by listener number.
+    departed: BTreeMap<u32, Moved>,
+    record: Record,
+    /// What is wrong with what was asked for last.
+    refused: Option<String>,
+}
+
+impl Balancer {
+    /// Loads the program, or takes over what an earlier start has left. Serves from the first
+    /// [`look`](Self::look) on. The caller holds the [`lock`] of the name.
+    pub fn start(options: Options, serving: Serving) -> Result<Self, Error> {
+        let pins = Pins::of(&options.name);
+        let kernel = Kernel::start(&pins, options.sizes, options.source_ports)?;
+        kernel.maps.set_clock(now_s());
+        if options.reserve {
+            let reserved = source_ports::reserve(options.source_ports).map_err(Error::Reserve)?;
+            info!(reserved = reserved.reserved, "source ports are kept from local sockets");
+            if let Some(local) = &reserved.local {
+                info!("net.ipv4.ip_local_port_range is now {local}, to leave local sockets some");
+            }
+            if reserved.left == 0 {
+                warn!("no port is left to local sockets: they cannot connect");
+            }
+        }
+        let record = Record::read(&lock::run_file(&options.name, "json")).unwrap_or_default();
+        let mut actual = kernel.maps.tables()?;
+        let mut departed = BTreeMap::new();
+        if kernel.resumed {
+            let listeners = record.listeners.iter();
+            departed.extend(
+                listeners.filter_map(|listener| Some((listener.number?, listener.departed))),
+            );
+            info!(
+                listeners = actual.listeners.len(),
+                backends = actual.backends.len(),
+                "took over what was pinned"
+            );
+            actual.names = record.names();
+        }
+        Ok(Self {
+            ports: Ports::new(options.interfaces.clone(), &record),
+            options,
+            serving,
+            kernel,
+            topology: Topology::default(),
+            actual: Some(actual),
+            asked: BTreeSet::new(),
+            ticks: 0,
+            sweep: Sweep::default(),
+            departed,
+            record,
+            refused: None,
+        })
+    }
+
+    /// Serves this from now on; where that cannot be, what was served before.
+    pub fn serve(&mut self, serving: Serving) -> Result<(), Error> {
+        let before = std::mem::replace(&mut self.serving, serving);
+        let done = self.reconcile();
+        match &done {
+            Ok(()) => self.refused = None,
+            Err(error) => {
+                self.refused = Some(error.to_string());
+                self.serving = before;
+            }
+        }
+        self.report();
+        done
+    }
+
+    /// Has those who look be told why something that was asked for is not in force.
+    pub fn refuse(&mut self, why: String) {
+        self.refused = Some(why);
+        self.report();
+    }
+
+    /// For those who look.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// What went through.
+    pub fn stats(&self) -> Result<Stats, MapError> {
+        stats(&self.kernel.maps, &self.record)
+    }
+
+    /// Looks at the network, and does what follows.
+    pub async fn look(&mut self, watch: &Watch) -> Result<(), Error> {
+        let topology = match watch.topology().await {
+            Ok(topology) => topology,
+            Err(error) => {
+                // An interrupted dump, say. The next event or tick looks again.
+                warn!("netlink: {error}");
+                return Ok(());
+            }
+        };
+        if topology != self.topology || self.ports.incomplete() {
+            self.topology = topology;
+            self.ports.settle(&mut self.kernel, &self.topology)?;
+            self.try_reconcile();
+        }
+        self.ask(watch).await;
+        Ok(())
+    }
+
+    /// What is due each second.
+    pub async fn tick(&mut self, watch: &Watch) -> Result<(), Error> {
+        self.kernel.maps.set_clock(now_s());
+        self.ticks = self.ticks.wrapping_add(1);
+        self.sweep();
+        if self.leavers_are_idle() || self.actual.is_none() {
+            self.try_reconcile();
+        }
+        if self.ticks.is_multiple_of(ASK_EVERY_S) {
+            let asked = self.asked.iter().copied();
+            self.asked = asked.filter(|next| !self.topology.wants_asking(*next)).collect();
+            self.look(watch).await?;
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self) {
+        let listeners = self.actual.iter().flat_map(|tables| tables.listeners.values());
+        let idle_s: BTreeMap<u32, u32> =
+            listeners.map(|listener| (listener.id, listener.idle_s)).collect();
+        let started = Instant::now();
+        self.sweep.slice(&self.kernel.maps, &|listener| idle_s.get(&listener).copied());
+        debug!(took = ?started.elapsed(), "swept");
+    }
+
+    fn try_reconcile(&mut self) {
+        if let Err(error) = self.reconcile() {
+            warn!("{error}; the maps stay as they are");
+            self.refused = Some(error.to_string());
+        }
+        self.report();
+    }
+
+    /// Makes the maps what document and network ask for.
+    fn reconcile(&mut self) -> Result<(), Error> {
+        let actual = match self.actual.take() {
+            Some(actual) => actual,
+            None => Tables { names: self.record.names(), ..self.kernel.maps.tables()? },
+        };
+        let wanted = match self.compile(&actual) {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                self.actual = Some(actual);
+                return Err(error.into());
+            }
+        };
+        let taken: BTreeSet<u32> = actual.listeners.values().map(|listener| listener.id).collect();
+        let named = &actual.names.listeners;
+        for id in wanted
+            .names
+            .listeners
+            .keys()
+            .filter(|id| !taken.contains(id) && !named.contains_key(id))
+        {
+            self.kernel.maps.reset_listener(*id)?;
+            self.departed.remove(id);
+        }
+        let changes = plan(&wanted, &actual);
+        let many = changes.len() > TOLD_MAX;
+        for change in &changes {
+            if many {
+                debug!("{change}");
+            } else {
+                info!("{change}");
+            }
+            self.keep_counters(change, &actual)?;
+            self.kernel.maps.apply(change)?;
+        }
+        if many {
+            info!("{} entries of the maps changed", changes.len());
+        }
+        self.actual = Some(wanted);
+        Ok(())
+    }
+
+    /// Remembers what a backend counted that is about to be freed.
+    fn keep_counters(&mut self, change: &Change, actual: &Tables) -> Result<(), Error> {
+        let Change::SetBackend { id, backend: Backend { port: [0, 0], .. } } = change else {
+            return Ok(());
+        };
+        if let Some(left) = actual.backends.get(id) {
+            let moved = self.departed.entry(left.listener).or_default();
+            *moved = *moved + self.kernel.maps.moved(*id)?;
+        }
+        Ok(())
+    }
+
+    fn compile(&self, actual: &Tables) -> Result<Tables, tables::Error> {
+        let vips = self.vips();
+        let attached = self.ports.attached();
+        let ours = self.ours(&attached, &vips);
+        let world = World {
+            down: &BTreeSet::new(),
+            hop: &|member| self.topology.hop(member, ours).ok(),
+            busy: &|id| self.busy(id),
+        };
+        compile(&self.serving.desired, &world, actual)
+    }
+
+    /// Why a member has no [`Hop`].
+    fn hop(&self, member: IpAddr) -> Result<Hop, Unreachable> {
+        self.topology.hop(member, self.ours(&self.ports.attached(), &self.vips()))
+    }
+
+    fn ours<'a>(&self, attached: &'a BTreeSet<u32>, vips: &'a [IpAddr]) -> Ours<'a> {
+        let vip_interface = self.topology.ifindex(self.options.interfaces.of_vips());
+        Ours { attached, vip_interface, vips }
+    }
+
+    fn vips(&self) -> Vec<IpAddr> {
+        self.serving
+            .desired
+            .listeners
+            .iter()
+            .flat_map(|listener| listener.vips.iter().copied())
+            .collect()
+    }
+
+    /// Whether a flow still names a backend.
+    fn busy(&self, id: u32) -> bool {
+        let load = self.kernel.maps.backend_load.get(id as usize);
+        load.is_some_and(|load| load.0.load() > 0) || self.sweep.may_name(id)
+    }
+
+    /// Whether a backend that left the document could be freed.
+    fn leavers_are_idle(&self) -> bool {
+        let Some(actual) = &self.actual else {
+            return false;
+        };
+        let in_document = |id: &u32| {
+            actual.names.backends.get(id).is_some_and(|name| {
+                let pool = self.serving.desired.pools.iter().find(|pool| pool.id == name.pool);
+                let listener = self
+                    .serving
+                    .desired
+                    .listeners
+                    .iter()
+                    .find(|listener| listener.id == name.listener);
+                listener.is_some_and(|listener| {
+                    listener.enabled && listener.pool.as_ref() == Some(&name.pool)
+                }) && pool
+                    .is_some_and(|pool| pool.members.iter().any(|member| member.id == name.member))
+            })
+        };
+        let mut leavers =
+            actual.backends.iter().filter(|(_, backend)| backend.flags & BACKEND_UP == 0);
+        leavers.any(|(id, _)| !self.busy(*id) && !in_document(id))
+    }
+
+    /// Has the kernel know the next hops of all members, and forget about those of nobody.
+    async fn ask(&mut self, watch: &Watch) {
+        let members = self.serving.desired.pools.iter().flat_map(|pool| &pool.members);
+        let attached = self.ports.attached();
+        let needed: BTreeSet<NextHop> = members
+            .filter_map(|member| self.topology.next_hop(member.address).ok())
+            .filter(|next| attached.contains(&next.ifindex) && !self.topology.is_fixed(*next))
+            .collect();
+        for next in needed.difference(&self.asked) {
+            if let Err(error) = watch.resolve(*next).await {
+                debug!(addr = %next.addr, ifindex = next.ifindex, "asking: {error}");
+            }
+        }
+        let left = self.asked.difference(&needed);
+        for next in left.filter(|next| !self.topology.is_fixed(**next)) {
+            if let Err(error) = watch.release(*next).await {
+                debug!(addr = %next.addr, ifindex = next.ifindex, "releasing: {error}");
+            }
+        }
+        self.asked = needed;
+    }
+
+    fn report(&mut self) {
+        let record = self.describe();
+        if record == self.record {
+            return;
+        }
+        let path = lock::run_file(&self.options.name, "json");
+        if let Err(error) = record.write(&path) {
+            warn!("{}: {error}", path.display());
+        }
+        self.record = record;
+    }
+}
