@@ -32,6 +32,7 @@ use routes::{Call, NoCall};
 use crate::amphora::{Amphora, Failed};
 use crate::config::AgentConfig;
 use crate::store::{self, Store};
+use crate::understood::Listener;
 
 /// The version of the API that this is; the driver knows exactly this one.
 const API_VERSION: &str = "1.0";
@@ -67,24 +68,30 @@ pub enum Error {
 }
 
 impl<A: Amphora> Door<A> {
-    /// Reads what was stored, and brings the machine back to it.
+    /// Reads what was stored. The machine is left as it is until [`restore`](Self::restore).
     ///
-    /// What is wrong with a stored file or cannot be brought back is told and left out: the controller
-    /// must find an amphora that answers, or it cannot mend it.
-    pub async fn open(amphora: A, file: PathBuf, config: AgentConfig) -> Result<Self, Error> {
-        let (store, troubles) = Store::open(config.paths())?;
+    /// What is wrong with a stored file is told and left out: the controller must find an amphora that
+    /// answers, or it cannot mend it. The configuration is what `config` holds now, and what the
+    /// controller changes in it is sent there.
+    pub fn open(
+        amphora: A,
+        file: PathBuf,
+        config: watch::Sender<Arc<AgentConfig>>,
+    ) -> Result<Self, Error> {
+        let paths = config.borrow().paths();
+        let (store, troubles) = Store::open(paths)?;
         for trouble in &troubles {
             warn!("{trouble}");
         }
         let door = Self {
             amphora,
             file,
-            config: watch::Sender::new(Arc::new(config)),
+            config,
             store: Mutex::new(store),
             objects: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         };
-        door.restore().await;
+        door.set_objects(door.stored());
         Ok(door)
     }
 
@@ -98,11 +105,28 @@ impl<A: Amphora> Door<A> {
         &self.amphora
     }
 
-    async fn restore(&self) {
+    /// All listeners that are wanted.
+    pub fn listeners(&self) -> Vec<Listener> {
+        // Contradictions were refused before.
+        let wanted = self.objects().wanted().unwrap_or_default();
+        wanted.served.map(|(understood, _)| understood.listeners).unwrap_or_default()
+    }
+
+    /// Brings the machine to what was stored. What cannot be brought back is told: the next request
+    /// tries all of it again.
+    pub async fn restore(&self) {
+        let _turn = self.turn.lock().await;
         let plugs = self.store().document().plugs.clone();
         if let Err(failed) = self.amphora.restore(&plugs).await {
             warn!("what was plugged is not back: {failed}");
         }
+        if let Err(Failed(why)) = self.commit(self.objects(), &[]).await {
+            warn!("what was served before is not: {why}");
+        }
+    }
+
+    /// What is stored, as far as it is understood and without contradictions.
+    fn stored(&self) -> Objects {
         let mut objects = Objects::default();
         let (stored, stopped) = {
             let store = self.store();
@@ -129,11 +153,7 @@ impl<A: Amphora> Door<A> {
             }
             objects.add(&id, part);
         }
-        // They are what is wanted also where it fails: the next request tries all of them again.
-        self.set_objects(objects.clone());
-        if let Err(Failed(why)) = self.commit(objects, &[]).await {
-            warn!("what was served before is not: {why}");
-        }
+        objects
     }
 
     /// The answer, which is never later than the amphora's.
@@ -157,7 +177,7 @@ impl<A: Amphora> Door<A> {
             Call::Discovery => Answer::json(&serde_json::json!({ "api_version": API_VERSION })),
             Call::Info => self.info().await,
             Call::Details => self.details().await,
-            Call::Listeners => self.listeners(),
+            Call::Listeners => self.list(),
             Call::PutHaproxy => self.put_haproxy(part(1), body).await,
             Call::GetHaproxy => self.get_haproxy(part(0)).await,
             Call::Act => self.act(part(0), part(1)).await,

@@ -2,6 +2,7 @@
 //!
 //! [`Understood`] is what the uploads say; [`Desired`] is the part of it that the packet path takes.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::desired::{self, Algorithm, BadName, Desired};
@@ -149,6 +150,19 @@ pub enum Unserved {
     /// Octavia renders a pool once for each of its listeners, and each time alike in one file.
     #[error("pool {pool} of listener {listener} is not what another listener has of it")]
     PoolDiffers { pool: String, listener: String },
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Http => "HTTP",
+            Self::TerminatedHttps => "TERMINATED_HTTPS",
+            Self::Prometheus => "PROMETHEUS",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
 }
 
 impl Understood {

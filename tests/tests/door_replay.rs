@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use agent_api::config::AgentConfig;
 use agent_api::door::{Answer, Door, Method, Request};
@@ -12,6 +13,7 @@ use agent_api::{Paths, Store, oslo};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use xdp_lb_tests::door::config;
 use xdp_lb_tests::memory::{Machine, Memory};
 
@@ -413,7 +415,9 @@ async fn door_before(memory: Memory, folder: &TempDir) -> Door<Memory> {
     let text = config(folder.path());
     fs::write(&file, &text).unwrap();
     let (config, _) = AgentConfig::from_file(&oslo::File::parse(&text).unwrap()).unwrap();
-    Door::open(memory, file, config).await.unwrap()
+    let door = Door::open(memory, file, watch::Sender::new(Arc::new(config))).unwrap();
+    door.restore().await;
+    door
 }
 
 fn ours(recorded: &Recorded, folder: &Path) -> Request {

@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use agent_api::understood::{self, Engine, Persistence, Protocol, Understood, Unserved};
+use agent_api::understood::{self, Engine, Persistence, Understood, Unserved};
 use agent_api::{Algorithm, Paths, Probe, Refused, haproxy, lvs};
 use serde::Serialize;
 
@@ -73,7 +73,7 @@ pub struct Listener {
     pub vips: Vec<IpAddr>,
     pub port: u16,
     /// In Octavia's words; HTTPS is TCP in its files.
-    pub protocol: &'static str,
+    pub protocol: String,
     /// `xdp` or `haproxy`.
     pub engine: &'static str,
     pub reason: String,
@@ -148,14 +148,7 @@ impl Listener {
             id: listener.id,
             vips: listener.vips,
             port: listener.port,
-            protocol: match listener.protocol {
-                Protocol::Tcp => "TCP",
-                Protocol::Http => "HTTP",
-                Protocol::TerminatedHttps => "TERMINATED_HTTPS",
-                Protocol::Prometheus => "PROMETHEUS",
-                Protocol::Udp => "UDP",
-                Protocol::Sctp => "SCTP",
-            },
+            protocol: listener.protocol.to_string(),
             engine,
             reason,
             pools: listener.pools.into_iter().map(Pool::of).collect(),
@@ -307,10 +300,11 @@ mod tests {
     fn two_files() {
         let files = [vector("haproxy/multi_all_kinds.cfg"), vector("lvs/UDP_member_states.conf")];
         let explained = explain(&files, &Paths::default()).unwrap();
-        let shown = |it: &Listener| (it.port, it.protocol, it.engine, it.reason.clone());
+        let shown = |it: &Listener| (it.port, it.protocol.clone(), it.engine, it.reason.clone());
         let shown: Vec<_> = explained.listeners.iter().map(shown).collect();
-        let row =
-            |port, protocol, engine, reason: &str| (port, protocol, engine, reason.to_owned());
+        let row = |port, protocol: &str, engine, reason: &str| {
+            (port, protocol.to_owned(), engine, reason.to_owned())
+        };
         let want = [
             row(22, "TCP", "xdp", "layer 4"),
             row(80, "HTTP", "haproxy", "the listener speaks HTTP"),

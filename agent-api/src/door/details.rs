@@ -34,7 +34,7 @@ impl<A: Amphora> Door<A> {
         }
     }
 
-    pub(super) fn listeners(&self) -> Answer {
+    pub(super) fn list(&self) -> Answer {
         Answer::json(&self.objects().rows())
     }
 }

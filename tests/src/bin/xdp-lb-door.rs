@@ -11,6 +11,7 @@ use agent_api::door::{Door, listen};
 use anyhow::{Context, Result};
 use clap::Parser;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use xdp_lb_tests::memory::Memory;
 
 /// Serves the amphora agent's API, prints `ready` and its port, and goes on until it is killed.
@@ -32,7 +33,9 @@ async fn main() -> Result<()> {
     let minimum = config.agent_tls_protocol;
     let identity = Identity::load(&config.agent_server_cert, &config.agent_server_ca, minimum)?;
     let address = SocketAddr::new(config.bind_host, config.bind_port);
-    let door = Door::open(Memory::controlled_by(options.control), options.config, config).await?;
+    let memory = Memory::controlled_by(options.control);
+    let door = Door::open(memory, options.config, watch::Sender::new(Arc::new(config)))?;
+    door.restore().await;
     let listener = TcpListener::bind(address).await.with_context(|| address.to_string())?;
     println!("ready {}", listener.local_addr()?.port());
     io::stdout().flush()?;
