@@ -26,7 +26,7 @@ use frames::world::{
 use kernel::Kernel;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use xdp_lb::kernel::{Maps, Pins, total};
+use xdp_lb::kernel::{FlowTables, Maps, Pins, Table, total};
 use xdp_lb_ebpf::Reason;
 use xdp_lb_ebpf::abi::{ListenerCounters, Meta, VERSION};
 use xdp_lb_ebpf::checksum;
@@ -50,7 +50,8 @@ fn kernel_ipv6_filled_by_frames() {
 /// counted, and those established go on.
 fn filled_by_frames<F: Numbered>() {
     const SLOTS: u32 = 1 << 16;
-    let (kernel, tables) = start::<F>(SLOTS);
+    let (kernel, maps, mapped) = start::<F>(SLOTS);
+    let tables = maps.table(&mapped);
     let mut flows = fill::<F>(&kernel, SLOTS);
     assert_eq!(established::<F>(&kernel, &tables, &flows), flows.len() * 2);
     let mut refused = 0;
@@ -68,8 +69,8 @@ fn filled_by_frames<F: Numbered>() {
     }
     assert!(refused > 0);
     let for_want = [Reason::TableFull, Reason::PortsExhausted];
-    assert_eq!(for_want.map(|reason| counted(&tables, reason)).iter().sum::<u64>(), refused);
-    assert_eq!(exhausted(&tables), refused);
+    assert_eq!(for_want.map(|reason| counted(&maps, reason)).iter().sum::<u64>(), refused);
+    assert_eq!(exhausted(&maps), refused);
     assert_eq!(established::<F>(&kernel, &tables, &flows), flows.len() * 2);
 }
 
@@ -86,7 +87,8 @@ fn kernel_ipv6_a_flood_displaces_no_established_flow() {
 /// A table at its capacity, and ten SYNs for each slot.
 fn flood<F: Numbered>() {
     const SLOTS: u32 = 1 << 14;
-    let (kernel, tables) = start::<F>(SLOTS);
+    let (kernel, maps, mapped) = start::<F>(SLOTS);
+    let tables = maps.table(&mapped);
     let flows = fill::<F>(&kernel, SLOTS);
     let mut opened = 0;
     for n in 0..SLOTS * 10 {
@@ -94,7 +96,7 @@ fn flood<F: Numbered>() {
         let new = client::<F>(flows.len() as u32 + n);
         opened += u32::from(open(&kernel, &new).is_some());
         if n % 64 == 0 {
-            tables.set_clock(NOW_S + n / 64);
+            maps.set_clock(NOW_S + n / 64);
         }
     }
     println!("{}: {opened} of {} SYNs went on", F::NAME, SLOTS * 10);
@@ -123,7 +125,8 @@ fn two_cpus<F: Numbered>() {
         println!("one CPU: nobody writes at once");
         return;
     };
-    let (mut kernel, tables) = start::<F>(SLOTS);
+    let (mut kernel, maps, mapped) = start::<F>(SLOTS);
+    let tables = maps.table(&mapped);
     // Two clients to a port: those whose member is the same want the same source port too.
     let clients: Vec<_> = (0..60).map(|n| client::<F>(n).sport(5000 + n as u16 / 2)).collect();
     let (mut seen, mut live, mut paired) = (0, 0, 0);
@@ -167,7 +170,7 @@ fn two_cpus<F: Numbered>() {
         paired += audit_pairs::<F>(&tables);
         audit_loads(&tables);
     }
-    let contended = counted(&tables, Reason::Contended);
+    let contended = counted(&maps, Reason::Contended);
     println!(
         "{}: {contended} frames met another CPU, {seen} entries seen whole; {live} left at rest, \
          {paired} of them with their other half",
@@ -215,7 +218,7 @@ fn meet(steps: &[AtomicU32; 2], me: usize, step: u32) {
 }
 
 /// Reads the entry of a slot's key as the path does. Whether it is in that slot, and stayed there.
-fn read<F: Numbered>(tables: &Maps, clients: &[Flow], index: u32) -> bool {
+fn read<F: Numbered>(tables: &Table<'_>, clients: &[Flow], index: u32) -> bool {
     let words = F::slot(tables, index).unwrap().key();
     let home = flows::home::<F, _>(tables, &words);
     let Ok(met) = flows::find::<F, _>(tables, &words, home) else { return false };
@@ -279,7 +282,7 @@ fn fill<F: Numbered>(kernel: &Kernel, slots: u32) -> Vec<Flow> {
 
 /// All of `flows` are in the table, whole, and a client's next frame goes where the first went. How
 /// many entries there are.
-fn established<F: Numbered>(kernel: &Kernel, tables: &Maps, flows: &[Flow]) -> usize {
+fn established<F: Numbered>(kernel: &Kernel, tables: &Table<'_>, flows: &[Flow]) -> usize {
     let live = audit::<F>(tables);
     audit_pairs::<F>(tables);
     audit_loads(tables);
@@ -348,7 +351,7 @@ fn known(client_mac: [u8; 6], clients: &[Flow]) -> Flow {
 }
 
 /// The program, on maps of which user space has `slots` in its memory.
-fn start<F: Numbered>(slots: u32) -> (Kernel, Maps) {
+fn start<F: Numbered>(slots: u32) -> (Kernel, Maps, FlowTables) {
     let mut kernel = Kernel::new(slots);
     world::build(&mut kernel);
     let [seed0, seed1] = SEEDS;
@@ -368,7 +371,9 @@ fn start<F: Numbered>(slots: u32) -> (Kernel, Maps) {
     }
     let maps = Maps::open(&pins);
     pins.remove().unwrap();
-    (kernel, maps.unwrap())
+    let maps = maps.unwrap();
+    let mapped = maps.map_flows().unwrap();
+    (kernel, maps, mapped)
 }
 
 fn counted(tables: &Maps, reason: Reason) -> u64 {

@@ -19,14 +19,14 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
 
-use crate::kernel::{Kernel, Pins, Sizes, SourcePorts};
+use crate::kernel::{FlowTables, Kernel, Pins, Sizes, SourcePorts};
 use crate::lock;
 use crate::moved::Moved;
 use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
 use crate::observe::stats::{Stats, stats};
 use crate::plan::{Change, plan};
 use crate::record::{Beside, Record};
-use crate::sweep::Sweep;
+use crate::sweep::{PASS_S, Sweep};
 use crate::tables::{self, Hop, Tables, World, compile};
 use ports::Ports;
 pub use ports::{Interfaces, VIP_INTERFACE};
@@ -92,6 +92,8 @@ pub struct Balancer {
     asked: BTreeSet<NextHop>,
     ticks: u32,
     sweep: Sweep,
+    /// The flow tables, while there are flows.
+    flows: Option<FlowTables>,
     /// What went to backends that are no more, by listener number.
     departed: BTreeMap<u32, Moved>,
     record: Record,
@@ -141,6 +143,7 @@ impl Balancer {
             asked: BTreeSet::new(),
             ticks: 0,
             sweep: Sweep::default(),
+            flows: None,
             departed,
             record,
             refused: None,
@@ -213,12 +216,28 @@ impl Balancer {
         Ok(())
     }
 
+    /// A slice each second while there are flows. Where there are none, all of it at once and seldom:
+    /// so the tables, which count as our memory while they are mapped, need not stay mapped.
     fn sweep(&mut self) {
+        let idle = self.sweep.found_nothing();
+        if idle && !self.ticks.is_multiple_of(PASS_S) {
+            return;
+        }
+        let started = Instant::now();
+        let mapped = match self.flows.take().map_or_else(|| self.kernel.maps.map_flows(), Ok) {
+            Ok(mapped) => mapped,
+            Err(error) => return warn!("{error}; flows that have expired stay"),
+        };
         let listeners = self.actual.iter().flat_map(|tables| tables.listeners.values());
         let idle_s: BTreeMap<u32, u32> =
             listeners.map(|listener| (listener.id, listener.idle_s)).collect();
-        let started = Instant::now();
-        self.sweep.slice(&self.kernel.maps, &|listener| idle_s.get(&listener).copied());
+        let table = self.kernel.maps.table(&mapped);
+        for _ in 0..if idle { PASS_S } else { 1 } {
+            self.sweep.slice(&table, &|listener| idle_s.get(&listener).copied());
+        }
+        if !self.sweep.found_nothing() {
+            self.flows = Some(mapped);
+        }
         debug!(took = ?started.elapsed(), "swept");
     }
 

@@ -25,10 +25,11 @@ use xdp_lb_ebpf::abi::{Meta, VERSION};
 use xdp_lb_ebpf::limits::{FLOWS_MAX, FLOWS_MIN, FLOWS4_DEFAULT, FLOWS6_DEFAULT, STICKY_DEFAULT};
 
 pub use links::{Attached, Mode};
-pub use mapped::{BackendWords, Mapped, Padded32};
+pub use mapped::{BackendWords, Mappable, Mapped, Padded32};
 pub use maps::{Maps, total};
 pub use pins::Pins;
 use program::Loaded;
+pub use table::{FlowTables, Table};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-lb.bpf.o"));
 

@@ -141,7 +141,7 @@ fn start(command: Command) -> Result<()> {
             },
             look.json,
         ),
-        Command::Flows(Flows { look, limit }) => show(&flows(&look.found()?, limit), look.json),
+        Command::Flows(Flows { look, limit }) => show(&flows(&look.found()?, limit)?, look.json),
         Command::Explain(Explain { files, json, base_path, base_cert_dir }) => {
             let certs = base_cert_dir.unwrap_or_else(|| base_path.join("certs"));
             show(&explain(&files, &Paths::new(base_path, certs))?, json)

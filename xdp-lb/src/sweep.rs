@@ -69,6 +69,12 @@ impl Sweep {
         }
     }
 
+    /// Whether the last pass, if there was one, and this one so far saw no flow.
+    pub fn found_nothing(&self) -> bool {
+        let empty = |pass: &Pass| pass.named.is_empty() && pass.busy.is_empty();
+        self.last.as_ref().is_none_or(empty) && empty(&self.current)
+    }
+
     /// Whether a flow may still name a backend. Before the first pass nothing is known: yes.
     pub fn may_name(&self, backend: u32) -> bool {
         let seen = |pass: &Pass| pass.named.contains(&backend);
@@ -310,5 +316,21 @@ mod tests {
         assert!(sweep.may_name(1), "not known yet");
         pass(&mut sweep, &tables);
         assert!(sweep.may_name(0) && !sweep.may_name(1));
+    }
+
+    #[test]
+    fn an_empty_table_is_known_by_a_pass() {
+        let tables = Memory::new(64, 64, 1, 2);
+        let mut sweep = Sweep::default();
+        pass(&mut sweep, &tables);
+        assert!(sweep.found_nothing());
+        let (forward, reverse) = connection(&tables, 1, TCP, State::CLOSED, 0);
+        sweep.slice(&tables, &|_| Some(IDLE_S));
+        let seen = [forward, reverse].iter().any(|index| *index <= 64 / PASS_S);
+        assert_eq!(sweep.found_nothing(), !seen, "half a pass");
+        for _ in 1..PASS_S {
+            sweep.slice(&tables, &|_| Some(IDLE_S));
+        }
+        assert!(!sweep.found_nothing());
     }
 }

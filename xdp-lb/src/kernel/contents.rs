@@ -24,7 +24,8 @@ impl Maps {
             .map(|key| key.map(|key| (key.prefix_len(), transmute!(key.data()))));
         let networks = networks.collect::<Result<Vec<_>, _>>().map_err(failed("NETWORKS"))?;
         let backends = (0..).zip(self.backends.iter().map(|words| words.load()));
-        let ring: Vec<_> = self.ring.iter().map(|entry| entry.0.load()).collect();
+        let ring = self.ring.map().map_err(|error| failed("RING")(error.into()))?;
+        let ring: Vec<_> = ring.iter().map(|entry| entry.0.load()).collect();
         Ok(Tables::from_maps(listeners, backends, networks, &ring))
     }
 
@@ -42,7 +43,8 @@ impl Maps {
                 Ok(())
             }
             Change::SetRing { start, entries } => {
-                let places = self.ring.iter().skip(*start as usize);
+                let ring = self.ring.map().map_err(|error| failed("RING")(error.into()))?;
+                let places = ring.iter().skip(*start as usize);
                 for (place, entry) in places.zip(entries) {
                     place.0.store(*entry);
                 }

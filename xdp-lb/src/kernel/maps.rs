@@ -1,6 +1,7 @@
 //! The pinned maps, opened.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use aya::maps::{DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use xdp_lb_ebpf::abi::{
@@ -9,18 +10,18 @@ use xdp_lb_ebpf::abi::{
 use xdp_lb_ebpf::family::{Slot4, Slot6};
 use zerocopy::FromBytes;
 
-use super::mapped::{BackendWords, Mapped, Padded32, Shared};
+use super::mapped::{BackendWords, Mappable, Mapped, Padded32, Shared};
 use super::{Error, Pins};
 
 /// What the maps of one load balancer hold. aya takes plain bytes for keys and values; the ABI's
 /// types are bytes, so `zerocopy` turns one into the other.
 pub struct Maps {
     pub meta: Meta,
-    pub flows4: Mapped<Slot4>,
-    pub flows6: Mapped<Slot6>,
+    pub(super) flows4: Mappable<Slot4>,
+    pub(super) flows6: Mappable<Slot6>,
     pub listeners: HashMap<MapData, [u8; size_of::<ListenerKey>()], [u8; size_of::<Listener>()]>,
     pub backends: Mapped<BackendWords>,
-    pub ring: Mapped<Padded32>,
+    pub(super) ring: Mappable<Padded32>,
     pub cursors: Mapped<Padded32>,
     pub listener_load: Mapped<Padded32>,
     pub backend_load: Mapped<Padded32>,
@@ -40,11 +41,11 @@ impl Maps {
         let opening = Opening(pins);
         Ok(Self {
             meta: meta(pins)?.ok_or_else(|| Error::NotStarted(pins.directory().into()))?,
-            flows4: opening.mapped("FLOWS4")?,
-            flows6: opening.mapped("FLOWS6")?,
+            flows4: opening.mappable("FLOWS4")?,
+            flows6: opening.mappable("FLOWS6")?,
             listeners: opening.map("LISTENERS")?,
             backends: opening.mapped("BACKENDS")?,
-            ring: opening.mapped("RING")?,
+            ring: opening.mappable("RING")?,
             cursors: opening.mapped("CURSORS")?,
             listener_load: opening.mapped("LISTENER_LOAD")?,
             backend_load: opening.mapped("BACKEND_LOAD")?,
@@ -117,6 +118,10 @@ impl Opening<'_> {
     }
 
     fn mapped<T: Shared>(&self, name: &'static str) -> Result<Mapped<T>, Error> {
+        self.mappable(name)?.map().map_err(|error| self.failed(name)(error.into()))
+    }
+
+    fn mappable<T: Shared>(&self, name: &'static str) -> Result<Mappable<T>, Error> {
         let data = self.data(name)?;
         let info = data.info().map_err(self.failed(name))?;
         // A `u32` takes 8 bytes of an array, like everything else that is shorter.
@@ -126,7 +131,8 @@ impl Opening<'_> {
                 expected: info.value_size() as usize,
             }));
         }
-        Mapped::new(data.fd(), info.max_entries()).map_err(|error| self.failed(name)(error.into()))
+        let mappable = Mappable::new(data.fd().as_fd(), info.max_entries());
+        mappable.map_err(|error| self.failed(name)(error.into()))
     }
 
     fn any(&self, name: &'static str) -> Result<Map, Error> {

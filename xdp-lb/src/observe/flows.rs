@@ -11,6 +11,7 @@ use xdp_lb_ebpf::flows::State;
 use zerocopy::transmute;
 
 use super::{Found, row, table};
+use crate::kernel::Error;
 use crate::tables::address;
 
 #[derive(Debug, Serialize)]
@@ -45,8 +46,9 @@ pub struct Flow {
 }
 
 /// At most `limit` flows, IPv4 first; all are counted.
-pub fn flows(found: &Found, limit: usize) -> Flows {
+pub fn flows(found: &Found, limit: usize) -> Result<Flows, Error> {
     let Found { maps, record, .. } = found;
+    let mapped = maps.map_flows()?;
     let now_s = maps.clock.first().map_or(0, |clock| clock.0.load());
     let names =
         record.backends.iter().map(|backend| (backend.number, &backend.member[..])).collect();
@@ -63,16 +65,16 @@ pub fn flows(found: &Found, limit: usize) -> Flows {
     let tables = [
         Table {
             family: "ipv4",
-            flows: reader.read::<V4>(&maps.flows4, tuple4),
-            slots: maps.flows4.len(),
+            flows: reader.read::<V4>(&mapped.flows4, tuple4),
+            slots: mapped.flows4.len(),
         },
         Table {
             family: "ipv6",
-            flows: reader.read::<V6>(&maps.flows6, tuple6),
-            slots: maps.flows6.len(),
+            flows: reader.read::<V6>(&mapped.flows6, tuple6),
+            slots: mapped.flows6.len(),
         },
     ];
-    Flows { name: record.name.clone(), tables, flows }
+    Ok(Flows { name: record.name.clone(), tables, flows })
 }
 
 struct Reader<'a> {
