@@ -1,9 +1,14 @@
 //! The control program of xdp-lb: keeps the maps in step with what is wanted and what is there.
 
 pub mod balancer;
+pub mod check;
+pub mod child;
 pub mod explain;
 pub mod follow;
+pub mod guard;
+pub mod haproxy;
 pub mod ids;
+pub mod keepalived;
 pub mod kernel;
 pub mod lock;
 pub mod moved;
@@ -16,3 +21,4 @@ pub mod ring;
 pub mod run;
 pub mod sweep;
 pub mod tables;
+pub mod vitals;

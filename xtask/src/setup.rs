@@ -29,12 +29,13 @@ struct Tool {
     purposes: &'static [Purpose],
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 11] = [
     tool("ip", "iproute2", &[Test, Demo, Bench]),
     tool("ethtool", "ethtool", &[Test, Demo, Bench]),
     tool("bpftool", "bpftool", &[Test, Demo, Bench]),
     tool("nft", "nftables", &[Test, Demo, Bench]),
     tool("haproxy", "haproxy", &[Test, Demo, Bench]),
+    tool("keepalived", "keepalived", &[Test]),
     tool("openssl", "openssl", &[Test]),
     tool("curl", "curl", &[Demo]),
     tool("ping", "iputils-ping", &[Demo]),
@@ -127,7 +128,11 @@ mod tests {
     #[test]
     fn each_purpose_has_its_tools() {
         let rows: [(&str, &[Purpose], &[&str]); 3] = [
-            ("test", &[Test], &["ip", "ethtool", "bpftool", "nft", "haproxy", "openssl"]),
+            (
+                "test",
+                &[Test],
+                &["ip", "ethtool", "bpftool", "nft", "haproxy", "keepalived", "openssl"],
+            ),
             ("bench", &[Bench], &["ip", "ethtool", "bpftool", "nft", "haproxy", "iperf3"]),
             ("none", &[], &[]),
         ];
