@@ -9,6 +9,9 @@ mod frames;
 #[allow(dead_code, reason = "as above")]
 #[path = "frames/kernel.rs"]
 mod kernel;
+#[allow(dead_code, reason = "as above")]
+#[path = "frames/sockets.rs"]
+mod sockets;
 
 use std::hint;
 use std::net::IpAddr;

@@ -4,6 +4,8 @@
 mod frames;
 #[path = "frames/kernel.rs"]
 mod kernel;
+#[path = "frames/sockets.rs"]
+mod sockets;
 
 use frames::world::FLOWS;
 use kernel::Kernel;

@@ -1,7 +1,7 @@
 //! The maps as plain memory: what the tests of the host run on.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use crate::abi::{
@@ -9,8 +9,8 @@ use crate::abi::{
     NetworkKey, Sticky, StickyKey,
 };
 use crate::cell::Word32;
-use crate::family::{Slot4, Slot6};
-use crate::tables::{Choice, Flows, Way};
+use crate::family::{Address, Key, Slot4, Slot6};
+use crate::tables::{Choice, Flows, Sockets, Way};
 use crate::{Reason, Tables};
 
 /// Tables that are filled by hand. Everything the path writes is shared between threads.
@@ -33,6 +33,8 @@ pub struct Memory {
     pub sticky: Mutex<HashMap<StickyKey, Sticky>>,
     pub fragments: Mutex<HashMap<FragmentKey, Fragment>>,
     pub counters: Mutex<Counters>,
+    /// What [`Sockets::have`], addresses wide.
+    pub sockets: HashSet<Key<[u8; 16]>>,
 }
 
 thread_local! {
@@ -73,6 +75,7 @@ impl Memory {
             sticky: Mutex::default(),
             fragments: Mutex::default(),
             counters: Mutex::default(),
+            sockets: HashSet::new(),
         }
     }
 
@@ -180,5 +183,12 @@ impl Tables for Memory {
     }
     fn count_refused(&self, listener: u32, change: impl FnOnce(&mut ListenerCounters)) {
         self.counters(|counters| change(counters.listeners.entry(listener).or_default()));
+    }
+}
+
+impl Sockets for Memory {
+    fn have<A: Address>(&self, segment: &Key<A>) -> bool {
+        let Key { src, dst, sport, dport, proto } = *segment;
+        self.sockets.contains(&Key { src: src.wide(), dst: dst.wide(), sport, dport, proto })
     }
 }

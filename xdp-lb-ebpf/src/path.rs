@@ -16,7 +16,7 @@ use crate::icmp::{self, Icmp};
 use crate::limits::{PORT_EAGER, PORT_TRIES};
 use crate::parse::{self, Datagram, Piece, Segment};
 use crate::rewrite::{self, Hop};
-use crate::tables::{Choice, Way};
+use crate::tables::{Choice, Sockets, Way};
 use crate::{Packet, Reason, Tables, checksum, select};
 
 /// One of the path's programs.
@@ -73,14 +73,18 @@ impl Routed for V6 {
 }
 
 /// Rewrites a frame that came in by `ingress`, and says by which interface it leaves.
-pub fn frame<T: Tables>(packet: &mut Packet<'_>, ingress: u32, tables: &T) -> Result<u32, Reason> {
+pub fn frame<T: Tables + Sockets>(
+    packet: &mut Packet<'_>,
+    ingress: u32,
+    tables: &T,
+) -> Result<u32, Reason> {
     let mut stage = Stage::Known;
     // More than any frame takes: known, follow, select, open, follow.
     for _ in 0..8 {
         let end = match stage {
             Stage::Known => known(packet, ingress, tables),
-            Stage::Select4 => choose::<V4, T>(packet, tables),
-            Stage::Select6 => choose::<V6, T>(packet, tables),
+            Stage::Select4 => choose::<V4, T>(packet, tables, tables),
+            Stage::Select6 => choose::<V6, T>(packet, tables, tables),
             Stage::Open4 => open::<V4, T>(packet, ingress, tables),
             Stage::Open6 => open::<V6, T>(packet, ingress, tables),
             Stage::Icmp4 => icmp::error::<V4, T>(packet, tables).map_err(Miss::Over),
@@ -356,10 +360,14 @@ fn retire<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>) {
 
 /// Finds the listener of a frame without a flow, and the member that shall have it.
 #[inline(always)]
-pub fn choose<F: Routed, T: Tables>(packet: &Packet<'_>, tables: &T) -> Result<u32, Miss> {
+pub fn choose<F: Routed, T: Tables>(
+    packet: &Packet<'_>,
+    tables: &T,
+    sockets: &impl Sockets,
+) -> Result<u32, Miss> {
     let ip = F::datagram(packet)?;
     let segment = parse::segment(packet, &ip)?;
-    let (listener, reason) = match offer(tables, &segment) {
+    let (listener, reason) = match offer(tables, sockets, &segment) {
         Ok(choice) => {
             if partial_checksum(packet, &ip) {
                 tables.count_reason(Reason::PartialChecksum);
@@ -385,12 +393,21 @@ pub fn choose<F: Routed, T: Tables>(packet: &Packet<'_>, tables: &T) -> Result<u
 #[inline(always)]
 fn offer<A: Address, T: Tables>(
     tables: &T,
-    Segment { key, flags, .. }: &Segment<A>,
+    sockets: &impl Sockets,
+    segment: &Segment<A>,
 ) -> Result<Choice, (u32, Reason)> {
+    let Segment { key, flags, .. } = segment;
     let address = ListenerKey { addr: key.dst.wide(), port: key.dport, proto: key.proto, zero: 0 };
     let Some(listener) = tables.listener(&address) else {
         return Err((u32::MAX, Reason::NoListener));
     };
+    // All but a SYN is the middle of a connection: of the other amphora's, where the VIP was until now,
+    // or of HAProxy's, from before the listener was ours, which it keeps to its end. A SYN is nobody's
+    // yet. Not even one that HAProxy has answered: what it has not accepted when it closes its listener
+    // the kernel gives up (6.18, `inet_csk_listen_stop` and `tcp_v4_rcv`).
+    if key.proto == TCP && !segment.opens() && sockets.have(key) {
+        return Err((listener.id, Reason::LocalSocket));
+    }
     if flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK {
         return Err((listener.id, Reason::NotAnOpening));
     }

@@ -52,6 +52,8 @@ reasons! {
     Icmp => Pass,
     /// No flow, and no listener at its address and port.
     NoListener => Pass,
+    /// A connection that a local socket has: HAProxy's, from before the listener was ours.
+    LocalSocket => Pass,
     /// From a network the listener does not allow.
     NetworkRefused => Drop,
     /// Over the listener's connection limit.

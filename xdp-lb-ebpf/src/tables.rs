@@ -6,7 +6,7 @@ use crate::abi::{
     StickyKey,
 };
 use crate::cell::Word32;
-use crate::family::{Slot4, Slot6, V4, V6};
+use crate::family::{Address, Key, Slot4, Slot6, V4, V6};
 use crate::{flows, sctp, select};
 
 /// A direction, as counters tell them apart.
@@ -105,4 +105,12 @@ pub trait Tables: Flows {
     fn count_reason(&self, reason: Reason);
     /// Lets `change` count one new flow that was not opened.
     fn count_refused(&self, listener: u32, change: impl FnOnce(&mut ListenerCounters));
+}
+
+/// The TCP connections of this machine's own sockets: HAProxy's, beside ours.
+pub trait Sockets {
+    /// Whether a socket has the connection that this is a segment of, the socket's end its
+    /// destination: from the first SYN, either side's, to the end of TIME_WAIT. A socket that only
+    /// listens has none.
+    fn have<A: Address>(&self, segment: &Key<A>) -> bool;
 }

@@ -10,6 +10,7 @@ use xdp_lb_ebpf::reason::Fate;
 use xdp_lb_ebpf::{Packet, Reason, Tables, answer, icmp};
 
 use crate::maps::{Maps, PORTS, STAGES};
+use crate::sockets::OwnSockets;
 
 #[xdp]
 pub fn xdp_lb(ctx: XdpContext) -> u32 {
@@ -18,12 +19,12 @@ pub fn xdp_lb(ctx: XdpContext) -> u32 {
 
 #[xdp]
 pub fn xdp_lb_select4(ctx: XdpContext) -> u32 {
-    end(&ctx, path::choose::<V4, _>(&packet(&ctx), &Maps))
+    end(&ctx, path::choose::<V4, _>(&packet(&ctx), &Maps, &OwnSockets(&ctx)))
 }
 
 #[xdp]
 pub fn xdp_lb_select6(ctx: XdpContext) -> u32 {
-    end(&ctx, path::choose::<V6, _>(&packet(&ctx), &Maps))
+    end(&ctx, path::choose::<V6, _>(&packet(&ctx), &Maps, &OwnSockets(&ctx)))
 }
 
 #[xdp]

@@ -1,12 +1,15 @@
 //! The path on the host, behind the same shell as the XDP hook's.
 
 use xdp_lb_ebpf::abi::{Backend, Listener, ListenerKey, NetworkKey};
+use xdp_lb_ebpf::family::Key;
 use xdp_lb_ebpf::memory::Memory;
 use xdp_lb_ebpf::reason::Fate;
 use xdp_lb_ebpf::{Packet, Reason, Tables, answer, path};
 
 use super::frames::frame::Mac;
-use super::frames::world::{FLOWS, Machine, Outcome, SEEDS, SERVICES, SOURCE_PORTS, Verdict};
+use super::frames::world::{
+    FLOWS, Flow, Held, Machine, Outcome, SEEDS, SERVICES, SOURCE_PORTS, Verdict, wide,
+};
 
 pub struct Host(pub Memory);
 
@@ -70,6 +73,18 @@ impl Machine for Host {
     }
     fn set_network(&mut self, bits: u32, network: &NetworkKey) {
         self.0.networks.push((bits, *network));
+    }
+    fn open_socket(&mut self, flow: &Flow, held: Held) {
+        if held == Held::Listening {
+            return;
+        }
+        self.0.sockets.insert(Key {
+            src: wide(flow.client),
+            dst: wide(flow.family.vip(flow.vip)),
+            sport: flow.sport.to_be_bytes(),
+            dport: flow.port.to_be_bytes(),
+            proto: flow.proto,
+        });
     }
     fn send(&mut self, by: u32, frame: &[u8]) -> Outcome {
         let before = self.0.counters.lock().unwrap().reasons.clone();

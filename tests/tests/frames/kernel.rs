@@ -12,12 +12,16 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Uid;
+use socket2::Socket;
 use xdp_lb_ebpf::Reason;
 use xdp_lb_ebpf::abi::{Backend, Listener, ListenerKey, NetworkKey};
 use zerocopy::transmute;
 
 use super::frames::frame::Mac;
-use super::frames::world::{INTERFACES, Machine, Outcome, SEEDS, SERVICES, SOURCE_PORTS, Verdict};
+use super::frames::world::{
+    Flow, Held, INTERFACES, Machine, Outcome, SEEDS, SERVICES, SOURCE_PORTS, Verdict,
+};
+use super::sockets;
 
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/xdp-lb.bpf.o");
 
@@ -45,6 +49,8 @@ pub struct Kernel {
     reasons: Vec<u64>,
     /// Holds the stages: the kernel empties an array that nobody holds.
     _stages: ProgramArray<MapData>,
+    /// Of the row at hand.
+    sockets: Vec<Socket>,
 }
 
 impl Kernel {
@@ -63,6 +69,7 @@ impl Kernel {
                 .status();
             assert!(added.is_ok_and(|status| status.success()), "ip link add {name}");
         }
+        sockets::own_all_addresses();
         let bytes = fs::read(OBJECT)
             .unwrap_or_else(|error| panic!("{OBJECT}: {error}: run `cargo xtask build-ebpf`"));
         let (mask, entries) = (flows - 1, SERVICES.len() as u32 * 8);
@@ -95,7 +102,7 @@ impl Kernel {
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
             stages.set(stage as u32, program.fd().unwrap(), 0).unwrap();
         }
-        Self { object, reasons: vec![0; Reason::ALL.len()], _stages: stages }
+        Self { object, reasons: vec![0; Reason::ALL.len()], _stages: stages, sockets: Vec::new() }
     }
 
     fn array<V: Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
@@ -168,6 +175,7 @@ impl Machine for Kernel {
         }
         self.empty::<[u8; 20], [u8; 12]>("STICKY");
         self.empty::<[u8; 40], [u8; 64]>("FRAGMENTS");
+        self.sockets.clear();
     }
     fn set_clock(&mut self, now_s: u32) {
         self.array::<u32>("CLOCK").set(0, now_s, 0).unwrap();
@@ -198,6 +206,9 @@ impl Machine for Kernel {
         let mut networks: LpmTrie<_, [u8; size_of::<NetworkKey>()], u32> =
             self.object.map_mut("NETWORKS").unwrap().try_into().unwrap();
         networks.insert(&lpm_trie::Key::new(bits, key), 1, 0).unwrap();
+    }
+    fn open_socket(&mut self, flow: &Flow, held: Held) {
+        self.sockets.extend(sockets::open(flow, held));
     }
     fn send(&mut self, by: u32, frame: &[u8]) -> Outcome {
         let (verdict, out) = self.run(by, frame);

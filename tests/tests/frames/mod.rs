@@ -8,7 +8,7 @@ pub mod world;
 use std::fmt;
 
 use frame::{Frame, checksums_are_right};
-use world::{Machine, Outcome, Verdict};
+use world::{Flow, Held, Machine, Outcome, Verdict};
 use xdp_lb_ebpf::Reason;
 
 pub struct Row {
@@ -38,6 +38,17 @@ pub enum Step {
     Member(u16, u8, u16, u32),
     /// The members of a service that take new flows.
     Ring(u16, &'static [u8]),
+    /// A local socket has the connection, its own end at the VIP.
+    Socket(Flow, Held),
+}
+
+impl Step {
+    fn changes_the_world(&self) -> bool {
+        match self {
+            Self::Member(..) | Self::Ring(..) => true,
+            Self::Sent(_) | Self::Lost(_) | Self::After(_) | Self::Socket(..) => false,
+        }
+    }
 }
 
 pub enum Want {
@@ -142,6 +153,7 @@ impl Row {
                 world::set_member(machine, *port, *member, *flags, *epoch);
             }
             Step::Ring(port, members) => world::set_ring(machine, *port, members),
+            Step::Socket(flow, held) => machine.open_socket(flow, *held),
         }
         Ok(())
     }
@@ -156,7 +168,7 @@ pub fn run(rows: Vec<Row>, machine: &mut dyn Machine) {
         if let Err(wrong) = row.run(machine) {
             failed.push(format!("{}: {wrong}", row.name));
         }
-        if row.before.iter().any(|step| matches!(step, Step::Member(..) | Step::Ring(..))) {
+        if row.before.iter().any(Step::changes_the_world) {
             world::build(machine);
         }
     }

@@ -5,6 +5,7 @@ mod forward;
 mod fragments;
 mod icmp;
 mod limits;
+mod local;
 mod malformed;
 mod ports;
 mod refused;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Row> {
         icmp::rows(),
         fragments::rows(),
         foreign::rows(),
+        local::rows(),
         malformed::rows(),
         truncated::rows(),
     ];

@@ -194,9 +194,23 @@ pub enum Verdict {
     Redirect(u32),
 }
 
+/// How far a local socket is with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It listens at the VIP, and has none.
+    Listening,
+    /// The client has not said more than its SYN (SYN_RECV).
+    Requested,
+    Established,
+    /// Both have said that they are done, the client last (TIME_WAIT).
+    Finished,
+    /// It is the socket that sent the SYN (SYN_SENT).
+    Asking,
+}
+
 /// What the tables run on: memory on the host, or the kernel's maps.
 pub trait Machine {
-    /// Forgets every flow and all that came of it. Settings stay.
+    /// Forgets every flow and all that came of it, and every socket. Settings stay.
     fn forget(&mut self);
     fn set_clock(&mut self, now_s: u32);
     fn set_interface(&mut self, ifindex: u32, mac: Mac);
@@ -204,6 +218,7 @@ pub trait Machine {
     fn set_ring(&mut self, at: u32, backend: u32);
     fn set_backend(&mut self, id: u32, backend: &Backend);
     fn set_network(&mut self, bits: u32, network: &NetworkKey);
+    fn open_socket(&mut self, flow: &Flow, held: Held);
     fn send(&mut self, by: u32, frame: &[u8]) -> Outcome;
 }
 
