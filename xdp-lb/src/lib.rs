@@ -12,6 +12,7 @@ pub mod keepalived;
 pub mod kernel;
 pub mod lock;
 pub mod moved;
+pub mod namespace;
 pub mod net;
 pub mod netns;
 pub mod observe;
