@@ -17,6 +17,7 @@ pub mod net;
 pub mod netns;
 pub mod observe;
 pub mod plan;
+pub mod plug;
 pub mod record;
 pub mod ring;
 pub mod run;
