@@ -25,6 +25,9 @@ use rustix::process::{
 const SAID_BYTES_MAX: usize = 4096;
 /// Nothing of our environment is theirs, least of all systemd's socket.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// A daemon says that it has started, and writes its pid file a moment later.
+const APPEARING: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(5);
 /// From SIGKILL to the end.
 const DYING: Duration = Duration::from_secs(2);
 
@@ -164,6 +167,17 @@ impl Running {
         // Of a zombie, which nobody has waited for, it is empty.
         let command_line = fs::read(of_process(pid, "cmdline")).ok()?;
         identity.is(&command_line).then_some(Self { pid, pidfd })
+    }
+
+    /// Of a daemon that has just been started: its pid file is on its way.
+    pub fn await_start(pid_file: &Path, identity: &Identity) -> Option<Self> {
+        let deadline = Instant::now() + APPEARING;
+        loop {
+            match Self::find(pid_file, identity) {
+                None if Instant::now() < deadline => thread::sleep(POLL),
+                found => return found,
+            }
+        }
     }
 
     /// Its number.

@@ -209,9 +209,10 @@ impl Haproxy {
         let master = format!("{},mode,600", self.master_socket().display());
         command.args(["-W", "-D", "-p"]).arg(self.pid_file()).args(["-S", &master]);
         // It has bound all its addresses when it becomes a daemon.
-        let started = child::run(Some(&self.namespace), &mut command, b"", STARTING);
-        started.map_err(|error| self.said(error, Error::NotStarted))?;
-        let running = self.running().ok_or(Error::Ended)?;
+        child::run(Some(&self.namespace), &mut command, b"", STARTING)
+            .map_err(|error| self.said(error, Error::NotStarted))?;
+        let started = Running::await_start(&self.pid_file(), &self.identity());
+        let running = started.ok_or(Error::Ended)?;
         self.until_answering(&running)?;
         self.note(wanted)?;
         info!("HAProxy of load balancer {} is process {}", self.load_balancer, running.pid());

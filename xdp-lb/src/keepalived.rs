@@ -162,7 +162,8 @@ impl Keepalived {
         command.arg(format!("--log-facility={}", self.facility)).arg("--vrrp").arg("-f");
         command.arg(&config).arg("-p").arg(self.pid_file()).arg("-r").arg(self.vrrp_pid_file());
         child::run(Some(&self.namespace), &mut command, b"", STARTING)?;
-        let running = self.found().ok_or_else(|| Error::Ended(self.complaint()))?;
+        let started = Running::await_start(&self.pid_file(), &self.identity());
+        let running = started.ok_or_else(|| Error::Ended(self.complaint()))?;
         self.settled(&running)?;
         info!("keepalived is process {}", running.pid());
         Ok(())
