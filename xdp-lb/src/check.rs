@@ -1,5 +1,5 @@
-//! Whether this amphora is well, as VRRP asks every few seconds: a process of its own, which needs no
-//! agent. What it finds ill makes the other amphora the master.
+//! Whether this amphora is well, as VRRP asks every few seconds: a process of its own, which needs
+//! no agent. What it finds ill makes the other amphora the master.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,15 +18,15 @@ use crate::net::Watch;
 /// The stock script waits for 5 seconds, which is as long as keepalived waits for the script.
 const ANSWERING: Duration = Duration::from_secs(2);
 
-/// What must hold for the amphora to be well. The agent writes it whenever it changes; where there is
-/// none, as before the first listener, nothing is well.
+/// What must hold for the amphora to be well. The agent writes it whenever it changes; where there
+/// is none, as before the first listener, nothing is well.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expectation {
     /// How many listeners the XDP program serves.
     pub xdp_listeners: usize,
-    /// The interfaces in the namespace that it must be attached to. None of them counts while it has no
-    /// listener.
+    /// The interfaces in the namespace that it must be attached to. None of them counts while it
+    /// has no listener.
     pub interfaces: Vec<String>,
     /// HAProxy's sockets for statistics, one for each process that must run.
     pub haproxy: Vec<PathBuf>,

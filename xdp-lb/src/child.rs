@@ -1,4 +1,5 @@
-//! Programs beside us. Those that become daemons outlive us, and are found again by their pid files.
+//! Programs beside us. Those that become daemons outlive us, and are found again by their pid
+//! files.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -157,8 +158,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// The process that a pid file names, if it is what it is thought to be: the file may be of before a
-    /// reboot, and its number another's by now.
+    /// The process that a pid file names, if it is what it is thought to be: the file may be of
+    /// before a reboot, and its number another's by now.
     pub fn find(pid_file: &Path, identity: &Identity) -> Option<Self> {
         let text = fs::read_to_string(pid_file).ok()?;
         let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;

@@ -1,8 +1,8 @@
-//! Who may reach the VIPs where they are on a virtual function of the host's NIC, which no security group
-//! of Neutron stands in front of (Octavia 19 `nftable_utils.py`).
+//! Who may reach the VIPs where they are on a virtual function of the host's NIC, which no security
+//! group of Neutron stands in front of (Octavia 19 `nftable_utils.py`).
 //!
-//! The rules hold twice: nftables guards what the kernel serves, and [`allowed`] is for the packet path,
-//! which comes before it.
+//! The rules hold twice: nftables guards what the kernel serves, and [`allowed`] is for the packet
+//! path, which comes before it.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -39,16 +39,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// For `nft -f -` in the namespace: in place of the table that is there, at once or not at all.
 ///
-/// No rules at all, as before the controller has sent any, let nothing in but what an interface needs.
-/// An empty list lets also answers in. Rules are of `interface` alone.
+/// No rules at all, as before the controller has sent any, let nothing in but what an interface
+/// needs. An empty list lets also answers in. Rules are of `interface` alone.
 ///
-/// Where the stock agent fails or ignores them, it is what they mean: rules are in force from the first
-/// time on, an empty list too, and VRRP of IPv6 is let in (`ip6 saddr` beside `ip protocol` is a
-/// contradiction for nft).
+/// Where the stock agent fails or ignores them, it is what they mean: rules are in force from the
+/// first time on, an empty list too, and VRRP of IPv6 is let in (`ip6 saddr` beside `ip protocol`
+/// is a contradiction for nft).
 pub fn ruleset(interface: &str, rules: Option<&[Rule]>) -> String {
     let mut text = format!(
-        "{WITHOUT}table inet amphora_table {{\n  chain amphora_chain {{\n    type filter hook input \
-         priority filter; policy drop;\n"
+        "{WITHOUT}table inet amphora_table {{\n  chain amphora_chain {{\n    \
+         type filter hook input priority filter; policy drop;\n"
     );
     let Some(rules) = rules else { return text + NEEDED + "  }\n}\n" };
     text += OWN;
@@ -74,8 +74,8 @@ pub fn load(namespace: &File, ruleset: &str) -> Result<(), Failed> {
     Ok(loaded.map(drop)?)
 }
 
-/// What the packet path lets in for a listener: none where no rule is of it, and it is not to be served;
-/// everybody where the networks are empty.
+/// What the packet path lets in for a listener: none where no rule is of it, and it is not to be
+/// served; everybody where the networks are empty.
 pub fn allowed(rules: &[Rule], protocol: Protocol, port: u16) -> Option<Vec<IpNet>> {
     let of_it = |rule: &&Rule| forwarded(rule.protocol) == Some(protocol) && rule.port == port;
     let mut networks = Vec::new();

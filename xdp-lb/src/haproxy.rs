@@ -1,4 +1,5 @@
-//! HAProxy of one load balancer: a daemon in its namespace that outlives us, brought to what is wanted.
+//! HAProxy of one load balancer: a daemon in its namespace that outlives us, brought to what is
+//! wanted.
 
 pub mod socket;
 
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 use crate::child::{self, Identity, Restarts, Running};
 
 /// To parse a configuration of the largest size, and to bind what it names.
-const STARTING: Duration = Duration::from_secs(20);
+const STARTING: Duration = Duration::from_secs(15);
 /// It tries for two seconds to bind what another has.
 const RELOADING: Duration = Duration::from_secs(20);
 /// It closes its connections at once; after that it is not asked any more.
@@ -36,8 +37,8 @@ const REASON_BYTES_MAX: usize = 4096;
 
 /// The process of one load balancer. Its calls block, for seconds at most, one after the other.
 ///
-/// In `run` lie, by the id of the load balancer: the configuration it reads, its master's socket, and
-/// what the running process was started with. All are 0600. They are of no use after a reboot.
+/// In `run` lie, by the id of the load balancer: the configuration it reads, its master's socket,
+/// and what the running process was started with. All are 0600. They are of no use after a reboot.
 #[derive(Debug)]
 pub struct Haproxy {
     load_balancer: String,
@@ -76,8 +77,8 @@ enum Error {
     #[error("HAProxy does not answer at {}: {error}", .socket.display())]
     Silent { socket: PathBuf, error: io::Error },
     #[error(
-        "HAProxy could not change to its new configuration, which it can read: an address, a port or \
-         a file of it may be in use; it serves the old one"
+        "HAProxy can read its new configuration and could not change to it: an address or a port \
+         may be in use; it serves the old one"
     )]
     NotReloaded,
     #[error("HAProxy was not done with its reload after {} s", RELOADING.as_secs())]
@@ -114,23 +115,25 @@ impl Haproxy {
 
     /// Whether HAProxy would take this configuration; what it says if not.
     ///
-    /// A `group` of its own, which controllers before Octavia 4 wrote and the stock agent deletes, is not
-    /// in it: the grammar of uploads has no such line.
+    /// A `group` of its own, which controllers before Octavia 4 wrote and the stock agent deletes,
+    /// is not in it: the grammar of uploads has no such line.
     pub fn check(&self, haproxy: &amphora::Haproxy) -> Result<(), Failed> {
+        let _turn = self.turn();
         Ok(self.try_config(haproxy)?)
     }
 
     /// Makes it so; with nothing wanted, it does not run.
     ///
-    /// One that serves the same already is not touched. `wanted` is what HAProxy is to serve, without
-    /// the listeners of XDP. After an error that leaves one running, that one serves as before.
+    /// One that serves the same already is not touched. `wanted` is what HAProxy is to serve,
+    /// without the listeners of XDP. After an error that leaves one running, that one serves as
+    /// before.
     pub fn apply(&self, wanted: Option<&amphora::Haproxy>) -> Result<Applied, Failed> {
         let _turn = self.turn();
         Ok(self.bring(wanted)?)
     }
 
-    /// Starts it again if it has died. To be called every second; it returns at once while [`apply`] is
-    /// at work.
+    /// Starts it again if it has died. To be called every second; it returns at once while
+    /// [`apply`] is at work.
     ///
     /// [`apply`]: Self::apply
     pub fn supervise(&self) {
@@ -281,15 +284,17 @@ impl Haproxy {
         }
     }
 
-    /// Ends it as the stock agent does, with SIGTERM: its connections are closed at once. A load balancer
-    /// that was disabled or deleted carries nothing more, however long its connections would last.
+    /// Ends it as the stock agent does, with SIGTERM: its connections are closed at once. A load
+    /// balancer that was disabled or deleted carries nothing more, however long its connections
+    /// would last.
     fn stop(&self, running: &Running) -> Result<(), Error> {
         running.stop(STOPPING)?;
         info!("HAProxy of load balancer {} was stopped", self.load_balancer);
         self.clear()
     }
 
-    /// Removes what a process that is no more has left, the record first: it is not wanted any more.
+    /// Removes what a process that is no more has left, the record first: it is not wanted any
+    /// more.
     fn clear(&self) -> Result<(), Error> {
         let left = [
             self.record_path(),
@@ -428,7 +433,8 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// The alerts of what HAProxy said, without its process and our paths; all of it where there are none.
+/// The alerts of what HAProxy said, without its process and our paths; all of it where there are
+/// none.
 fn reason(said: &str, paths: &[String]) -> String {
     let alert = |line: &str| {
         let (_, alert) = line.strip_prefix("[ALERT]")?.split_once(" : ")?;

@@ -1,4 +1,5 @@
-//! keepalived, which speaks VRRP for an active-standby pair: a daemon in the namespace that outlives us.
+//! keepalived, which speaks VRRP for an active-standby pair: a daemon in the namespace that
+//! outlives us.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -19,8 +20,8 @@ use crate::child::{self, Identity, Restarts, Running};
 
 /// To read a configuration and become a daemon.
 const STARTING: Duration = Duration::from_secs(5);
-/// A daemon that does not like its configuration ends after it has become one, with status 0. On a busy
-/// machine it has this long to find out.
+/// A daemon that does not like its configuration ends after it has become one, with status 0. On a
+/// busy machine it has this long to find out.
 const SETTLING: Duration = Duration::from_millis(300);
 /// To take the VIPs off and to tell the other one.
 const STOPPING: Duration = Duration::from_secs(5);
@@ -69,8 +70,9 @@ impl Keepalived {
         keepalived
     }
 
-    /// Starts, stops or reloads it by the configuration that is stored. To start what runs is to reload
-    /// it, to reload what does not run is to start it, and to stop it leaves its configuration.
+    /// Starts, stops or reloads it by the configuration that is stored. To start what runs is to
+    /// reload it, to reload what does not run is to start it, and to stop it leaves its
+    /// configuration.
     pub fn vrrp(&self, action: Action) -> Result<(), Failed> {
         let mut state = self.state();
         state.wanted = action != Action::Stop;
@@ -95,15 +97,15 @@ impl Keepalived {
         self.found().is_some()
     }
 
-    /// Whether there is a configuration of VRRP and nobody who serves it: then the VIPs may be nowhere, and
-    /// no heartbeat is to say that all is well (Octavia `health_daemon.py`).
+    /// Whether there is a configuration of VRRP and nobody who serves it: then the VIPs may be
+    /// nowhere, and no heartbeat is to say that all is well (Octavia `health_daemon.py`).
     pub fn missing(&self) -> bool {
         self.paths.vrrp().exists() && !self.running()
     }
 
-    /// Starts it again if it has died, other than the stock unit, which leaves it to the controller to
-    /// replace the amphora. One that dies again and again comes to that too: it is [`missing`] for most of
-    /// the time. To be called every second.
+    /// Starts it again if it has died, other than the stock unit, which leaves it to the controller
+    /// to replace the amphora. One that dies again and again comes to that too: it is [`missing`]
+    /// for most of the time. To be called every second.
     ///
     /// [`missing`]: Self::missing
     pub fn supervise(&self) {
@@ -112,7 +114,7 @@ impl Keepalived {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        if !state.wanted || self.running() || !state.restarts.one_more(Instant::now()) {
+        if !state.wanted || !self.missing() || !state.restarts.one_more(Instant::now()) {
             return;
         }
         warn!("keepalived has died and is started again");
@@ -121,8 +123,8 @@ impl Keepalived {
         }
     }
 
-    /// Writes the script by which it asks whether this amphora is well: a call of this program. Nothing
-    /// happens to one that says so already.
+    /// Writes the script by which it asks whether this amphora is well: a call of this program.
+    /// Nothing happens to one that says so already.
     pub fn write_check(&self, program: &Path, arguments: &[&OsStr]) -> Result<(), Failed> {
         let script = script(program, arguments);
         let path = self.paths.vrrp_check();
@@ -146,8 +148,8 @@ impl Keepalived {
         if let Some(astray) = Running::find(&self.pid_file(), &self.identity()) {
             astray.stop(STOPPING)?;
         }
-        // With a number in it that is anybody's, keepalived believes to run already and says that all
-        // is well.
+        // With a number in it that is anybody's, keepalived believes to run already and says that
+        // all is well.
         for path in [self.pid_file(), self.vrrp_pid_file()] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -157,8 +159,8 @@ impl Keepalived {
             }
         }
         let mut command = Command::new(&self.program);
-        // As the stock unit, but for its second pid file, which is the same for all of a machine, and
-        // the parts that are not VRRP.
+        // As the stock unit, but for its second pid file, which is the same for all of a machine,
+        // and the parts that are not VRRP.
         command.arg(format!("--log-facility={}", self.facility)).arg("--vrrp").arg("-f");
         command.arg(&config).arg("-p").arg(self.pid_file()).arg("-r").arg(self.vrrp_pid_file());
         child::run(Some(&self.namespace), &mut command, b"", STARTING)?;
@@ -173,8 +175,8 @@ impl Keepalived {
         if running.ends(SETTLING) { Err(Error::Ended(self.complaint())) } else { Ok(()) }
     }
 
-    /// What it says of its configuration, which it otherwise only logs. It calls valid ones of Octavia's
-    /// invalid too, so that this does not decide anything.
+    /// What it says of its configuration, which it otherwise only logs. It calls valid ones of
+    /// Octavia's invalid too, so that this does not decide anything.
     fn complaint(&self) -> String {
         let mut command = Command::new(&self.program);
         command.arg("--config-test").arg("-f").arg(self.paths.vrrp());

@@ -82,7 +82,7 @@ pub fn holder(name: &Name) -> Option<String> {
 
 /// Removes the files of a load balancer that is no more. By whom holds its lock.
 pub fn forget(name: &Name) -> Result<(), Error> {
-    for extension in ["json", "lock"] {
+    for extension in ["json", "lock", "expected"] {
         let path = run_file(name, extension);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

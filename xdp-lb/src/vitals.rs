@@ -1,13 +1,14 @@
-//! How the machine fares, and the versions of what serves on it: the kernel's files and the programs' own
-//! words, in the shape of `GET /details` and `GET /info` (Octavia `amphora_info.py`).
+//! How the machine fares, and the versions of what serves on it: the kernel's files and the
+//! programs' own words, in the shape of `GET /details` and `GET /info` (Octavia `amphora_info.py`).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 use std::{fs, io};
 
-use agent_api::amphora::{Cpu, Disk, Failed, Memory, Versions};
+use agent_api::amphora::{Cpu, Disk, Failed, Memory, Traffic, Versions, Vitals};
 use nix::sys::statvfs::statvfs;
 
 use crate::child;
@@ -40,10 +41,26 @@ impl From<Error> for Failed {
     }
 }
 
-/// All but the interfaces, now.
-pub fn now() -> Result<(Cpu, Memory, Disk, [String; 3]), Error> {
-    let memory = memory(&read("/proc/meminfo")?)?;
-    Ok((cpu(&read("/proc/stat")?)?, memory, disk()?, load(&read("/proc/loadavg")?)?))
+/// Now; the interfaces are the caller's to know.
+pub fn now(networks: BTreeMap<String, Traffic>) -> Result<Vitals, Error> {
+    let stat = read("/proc/stat")?;
+    Ok(Vitals {
+        networks,
+        cpu_count: cpu_count(&stat),
+        cpu: cpu(&stat)?,
+        memory: memory(&read("/proc/meminfo")?)?,
+        disk: disk()?,
+        load: load(&read("/proc/loadavg")?)?,
+    })
+}
+
+/// From `/proc/stat`: CPUs that are online.
+pub fn cpu_count(stat: &str) -> u32 {
+    let numbered = |line: &&str| {
+        let number = line.strip_prefix("cpu").and_then(|rest| rest.split(' ').next());
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    stat.lines().filter(numbered).map(|_| 1).sum()
 }
 
 /// From `/proc/stat`: ticks of all CPUs together, `total` over all columns.
@@ -61,7 +78,8 @@ pub fn cpu(stat: &str) -> Result<Cpu, Error> {
     parse().ok_or_else(|| Error::Stat(line.to_owned()))
 }
 
-/// From `/proc/meminfo`, KiB. The swap that is used, where the stock agent gives what of it is cached.
+/// From `/proc/meminfo`, KiB. The swap that is used, where the stock agent gives what of it is
+/// cached.
 pub fn memory(meminfo: &str) -> Result<Memory, Error> {
     let row = |name: &'static str| {
         let value = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -142,8 +160,8 @@ fn once(
     Ok(cached.get_or_init(|| version.to_owned()).clone())
 }
 
-/// From `HAProxy version 2.6.12-1+deb12u2 2025/04/29 - https://haproxy.org/`, before 2.3 `HA-Proxy`. The
-/// controller splits it at its dots, and wants two numbers.
+/// From `HAProxy version 2.6.12-1+deb12u2 2025/04/29 - https://haproxy.org/`, before 2.3
+/// `HA-Proxy`. The controller splits it at its dots, and wants two numbers.
 pub fn haproxy_version(said: &str) -> Option<&str> {
     let line = said.lines().find(|line| line.starts_with("HA"))?;
     let version = line.split_once(" version ")?.1.split_whitespace().next()?;
@@ -191,6 +209,18 @@ mod tests {
                 (total, user.to_owned(), system.to_owned(), soft.to_owned())
             });
             assert_eq!(got.map_err(|error| error.to_string()), want.map_err(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn counts_of_cpus() {
+        let rows = [
+            ("cpu  1 2\ncpu0 1 2\ncpu1 1 2\nintr 7\n", 2),
+            ("cpu  1 2\ncpu0 1\ncpu12 1\ncpufreq 1\n", 2),
+            ("", 0),
+        ];
+        for (stat, want) in rows {
+            assert_eq!(cpu_count(stat), want, "{stat:?}");
         }
     }
 
@@ -268,7 +298,7 @@ mod tests {
 
     #[test]
     fn of_this_machine() {
-        let (cpu, memory, disk, _) = now().unwrap();
-        assert!(cpu.total > 0 && memory.total > memory.free && disk.used > 0);
+        let Vitals { cpu_count, cpu, memory, disk, .. } = now(BTreeMap::new()).unwrap();
+        assert!(cpu_count > 0 && cpu.total > 0 && memory.total > memory.free && disk.used > 0);
     }
 }

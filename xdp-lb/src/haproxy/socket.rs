@@ -62,8 +62,8 @@ fn strange(answer: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, format!("a strange answer: {first:?}"))
 }
 
-/// Lines of process id, type, number of reloads; the master's has `[failed: 0]` behind it from HAProxy 2.5
-/// on. A worker's are the reloads that it has seen.
+/// Lines of process id, type, number of reloads; the master's has `[failed: 0]` behind it from
+/// HAProxy 2.5 on. A worker's are the reloads that it has seen.
 fn parse_master(answer: &str) -> Option<Master> {
     let rows = answer.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -134,7 +134,8 @@ mod tests {
         let rows = [
             (
                 "after its start",
-                "12 master 0 [failed: 0] 0d00h00m00s 2.6.12\n# workers\n13 worker 0 0d00h00m00s 2.6.12\n",
+                "12 master 0 [failed: 0] 0d00h00m00s 2.6.12\n# workers\n13 worker 0 0d00h00m00s \
+                 2.6.12\n",
                 Some(Master { reloads: 0, worker: Some(13) }),
             ),
             (
@@ -145,7 +146,8 @@ mod tests {
             ),
             (
                 "after one that failed",
-                "12 master 2 [failed: 1] 0d00h00m09s 2.6.12\n# workers\n14 worker 1 0d00h00m09s 2.6.12\n",
+                "12 master 2 [failed: 1] 0d00h00m09s 2.6.12\n# workers\n14 worker 1 0d00h00m09s \
+                 2.6.12\n",
                 Some(Master { reloads: 2, worker: None }),
             ),
             (
