@@ -29,6 +29,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// A daemon says that it has started, and writes its pid file a moment later.
 const APPEARING: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
+/// From an old program of a process to its new one.
+const EXECUTING: Duration = Duration::from_millis(500);
 /// From SIGKILL to the end.
 const DYING: Duration = Duration::from_secs(2);
 
@@ -165,8 +167,7 @@ impl Running {
         let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
         // First held, then looked at.
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Of a zombie, which nobody has waited for, it is empty.
-        let command_line = fs::read(of_process(pid, "cmdline")).ok()?;
+        let command_line = command_line(pid, &pidfd)?;
         identity.is(&command_line).then_some(Self { pid, pidfd })
     }
 
@@ -219,6 +220,21 @@ impl Running {
         }
         self.signal(Signal::KILL)?;
         if self.ends(DYING) { Ok(()) } else { Err(Error::Immortal { pid: self.pid() }) }
+    }
+}
+
+/// None of a zombie, which nobody has waited for.
+fn command_line(pid: Pid, pidfd: &OwnedFd) -> Option<Vec<u8>> {
+    let deadline = Instant::now() + EXECUTING;
+    loop {
+        let line = fs::read(of_process(pid, "cmdline")).ok()?;
+        if !line.is_empty() {
+            return Some(line);
+        }
+        // In the middle of an exec, as HAProxy's reload is one, it is empty too.
+        if ends(pidfd, POLL) || Instant::now() > deadline {
+            return None;
+        }
     }
 }
 
