@@ -361,7 +361,8 @@ mod tests {
             |seconds: &str| Identity { program: "sleep".into(), arguments: vec![seconds.into()] };
         let mut child = Command::new("sleep").arg("61").spawn().unwrap();
         fs::write(&pid_file, format!("{}\n", child.id())).unwrap();
-        let found = Running::find(&pid_file, &identity("61")).unwrap();
+        // Right behind the spawn it may have the command line of this test still.
+        let found = Running::await_start(&pid_file, &identity("61")).unwrap();
         assert_eq!(found.pid() as u32, child.id());
         assert!(found.is_in(&File::open("/proc/self/ns/net").unwrap()));
         assert!(!found.is_in(&File::open("/proc/self/ns/mnt").unwrap()));
@@ -384,12 +385,7 @@ mod tests {
         command.args(["-c", "trap '' TERM; echo $$ > $0; exec sleep 62"]);
         let mut child = command.arg(&pid_file).spawn().unwrap();
         let identity = Identity { program: "sleep".into(), arguments: vec!["62".into()] };
-        let found = loop {
-            match Running::find(&pid_file, &identity) {
-                Some(found) => break found,
-                None => thread::yield_now(),
-            }
-        };
+        let found = Running::await_start(&pid_file, &identity).unwrap();
         found.stop(Duration::ZERO).unwrap();
         child.wait().unwrap();
         fs::remove_file(&pid_file).unwrap();
