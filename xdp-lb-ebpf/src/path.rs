@@ -401,10 +401,10 @@ fn offer<A: Address, T: Tables>(
     let Some(listener) = tables.listener(&address) else {
         return Err((u32::MAX, Reason::NoListener));
     };
-    // All but a SYN is the middle of a connection: of the other amphora's, where the VIP was until now,
-    // or of HAProxy's, from before the listener was ours, which it keeps to its end. A SYN is nobody's
-    // yet. Not even one that HAProxy has answered: what it has not accepted when it closes its listener
-    // the kernel gives up (6.18, `inet_csk_listen_stop` and `tcp_v4_rcv`).
+    // All but a SYN is the middle of a connection: of the other amphora's, where the VIP was until
+    // now, or of HAProxy's, from before the listener was ours, which it keeps to its end. A SYN is
+    // nobody's yet. Not even one that HAProxy has answered: what it has not accepted when it closes
+    // its listener the kernel gives up (6.18, `inet_csk_listen_stop` and `tcp_v4_rcv`).
     if key.proto == TCP && !segment.opens() && sockets.have(key) {
         return Err((listener.id, Reason::LocalSocket));
     }

@@ -89,7 +89,7 @@ fn listening(at: SocketAddr) -> Socket {
 fn bound(to: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("SO_REUSEADDR");
-    // No interface has the address: the route says that it is ours, and IPv6 asks for one or the other.
+    // No interface has the address. That a route says it is ours is not enough for IPv6.
     if to.is_ipv6() {
         socket.set_freebind_v6(true).expect("IPV6_FREEBIND");
     }

@@ -69,17 +69,15 @@ fn held(family: Family) -> Vec<Row> {
         Want::Pass(Reason::LocalSocket),
     ));
 
-    let one = apart(family, &rows);
-    let long = one.sent(say("A").data(&[7; 60]));
     for (what, range, reason) in
         [("first", 0..40, Reason::LocalSocket), ("later", 40..80, Reason::FragmentUnknown)]
     {
         let one = apart(family, &rows);
-        let fragment = one.sent(say("A").data(&[7; 60])).piece(9, range);
+        let long = one.sent(say("A").data(&[7; 60]));
         rows.push(row(
             format!("{family:?} tcp connection of HAProxy's: the {what} fragment"),
             [Step::Socket(one, Held::Established)],
-            (long.by, fragment),
+            (long.by, long.piece(9, range)),
             Want::Pass(reason),
         ));
     }
@@ -114,7 +112,7 @@ fn not_held(family: Family) -> Vec<Row> {
     add("it only listens, FIN", &listening, taken(one, say("FA")));
     add("it only listens, RST", &listening, refused(one, "R"));
     add("it only listens, SYN+ACK", &listening, refused(one, "SA"));
-    // Nobody looks: the kernel has given the connection up by then, or soon will.
+    // A SYN is nobody's yet: the kernel is not asked.
     add("SYN of a connection", &established_at(nth(0)), taken(nth(0), say("S")));
     add("SYN again of one requested", &[Step::Socket(nth(1), Held::Requested)], {
         taken(nth(1), say("S"))
