@@ -378,8 +378,17 @@ pub fn choose<F: Routed, T: Tables>(
         Err(refusal) => refusal,
     };
     // A SYN comes here without having been looked up.
-    if segment.opens() && is_known::<F, T>(tables, &segment) {
-        return Err(Miss::Goes(Stage::Follow));
+    if segment.opens()
+        && let Some(met) = met::<F, T>(tables, &segment)
+    {
+        if !stale(tables, &met, &segment) {
+            return Err(Miss::Goes(Stage::Follow));
+        }
+        // HAProxy has the listener now, and the client begins anew from the same port: what it says
+        // next must not follow the flow that is over.
+        if reason == Reason::NoListener {
+            retire(tables, &met);
+        }
     }
     tables.count_refused(listener, |at| match reason {
         Reason::NetworkRefused => at.refused += 1,
@@ -424,12 +433,12 @@ fn offer<A: Address, T: Tables>(
     Ok(Choice { backend, listener: listener.id, connections_max: listener.connections_max })
 }
 
-/// Whether the table has the flow, and it goes on.
+/// The flow of a segment, if the table has it.
 #[inline(always)]
-fn is_known<F: Family, T: Tables>(tables: &T, segment: &Segment<F::Addr>) -> bool {
+fn met<'a, F: Family, T: Tables>(tables: &'a T, segment: &Segment<F::Addr>) -> Option<Met<'a, F>> {
     let key = F::words(&segment.key);
     let home = flows::home::<F, T>(tables, &key);
-    flows::find::<F, T>(tables, &key, home).is_ok_and(|met| !stale(tables, &met, segment))
+    flows::find::<F, T>(tables, &key, home).ok()
 }
 
 /// Opens a flow to the member chosen, unless it is open already; then the frame follows it.

@@ -65,6 +65,9 @@ impl Machine for Host {
     fn set_listener(&mut self, key: &ListenerKey, listener: &Listener) {
         self.0.listeners.insert(*key, *listener);
     }
+    fn remove_listener(&mut self, key: &ListenerKey) {
+        self.0.listeners.remove(key);
+    }
     fn set_ring(&mut self, at: u32, backend: u32) {
         self.0.ring[at as usize] = backend;
     }

@@ -194,6 +194,12 @@ impl Machine for Kernel {
             .insert(key, listener, 0)
             .unwrap();
     }
+    fn remove_listener(&mut self, key: &ListenerKey) {
+        let key: [u8; size_of::<ListenerKey>()] = transmute!(*key);
+        self.hash::<[u8; size_of::<ListenerKey>()], [u8; size_of::<Listener>()]>("LISTENERS")
+            .remove(&key)
+            .unwrap();
+    }
     fn set_ring(&mut self, at: u32, backend: u32) {
         self.array::<u32>("RING").set(at, backend, 0).unwrap();
     }

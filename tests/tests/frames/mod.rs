@@ -38,6 +38,8 @@ pub enum Step {
     Member(u16, u8, u16, u32),
     /// The members of a service that take new flows.
     Ring(u16, &'static [u8]),
+    /// A service is no longer ours.
+    Withdrawn(u16),
     /// A local socket has the connection, its own end at the VIP.
     Socket(Flow, Held),
 }
@@ -45,7 +47,7 @@ pub enum Step {
 impl Step {
     fn changes_the_world(&self) -> bool {
         match self {
-            Self::Member(..) | Self::Ring(..) => true,
+            Self::Member(..) | Self::Ring(..) | Self::Withdrawn(_) => true,
             Self::Sent(_) | Self::Lost(_) | Self::After(_) | Self::Socket(..) => false,
         }
     }
@@ -153,6 +155,7 @@ impl Row {
                 world::set_member(machine, *port, *member, *flags, *epoch);
             }
             Step::Ring(port, members) => world::set_ring(machine, *port, members),
+            Step::Withdrawn(port) => world::withdraw(machine, *port),
             Step::Socket(flow, held) => machine.open_socket(flow, *held),
         }
         Ok(())

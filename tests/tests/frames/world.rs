@@ -215,6 +215,7 @@ pub trait Machine {
     fn set_clock(&mut self, now_s: u32);
     fn set_interface(&mut self, ifindex: u32, mac: Mac);
     fn set_listener(&mut self, key: &ListenerKey, listener: &Listener);
+    fn remove_listener(&mut self, key: &ListenerKey);
     fn set_ring(&mut self, at: u32, backend: u32);
     fn set_backend(&mut self, id: u32, backend: &Backend);
     fn set_network(&mut self, bits: u32, network: &NetworkKey);
@@ -291,14 +292,27 @@ pub fn set_ring(machine: &mut dyn Machine, port: u16, members: &[u8]) {
             sticky_bits: service.sticky_bits[family as usize],
             ..Listener::new_zeroed()
         };
-        for (vip, proto) in
-            [10, 11].into_iter().flat_map(|vip| [(vip, TCP), (vip, UDP), (vip, SCTP)])
-        {
-            let addr = wide(family.vip(vip));
-            let key = ListenerKey { addr, port: port.to_be_bytes(), proto, zero: 0 };
+        for key in keys(port, family) {
             machine.set_listener(&key, &listener);
         }
     }
+}
+
+/// Takes a service away, as it is where another program has it.
+pub fn withdraw(machine: &mut dyn Machine, port: u16) {
+    for key in FAMILIES.into_iter().flat_map(|family| keys(port, family)) {
+        machine.remove_listener(&key);
+    }
+}
+
+fn keys(port: u16, family: Family) -> impl Iterator<Item = ListenerKey> {
+    let key = move |vip, proto| ListenerKey {
+        addr: wide(family.vip(vip)),
+        port: port.to_be_bytes(),
+        proto,
+        zero: 0,
+    };
+    [10, 11].into_iter().flat_map(move |vip| [TCP, UDP, SCTP].map(|proto| key(vip, proto)))
 }
 
 pub fn member_mac(member: u8) -> Mac {

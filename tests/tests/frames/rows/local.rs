@@ -1,9 +1,10 @@
-//! A listener that comes from HAProxy: the connections that a local socket has stay its own.
+//! A listener that comes from HAProxy or goes to it: the connections that a local socket has stay
+//! its own, and those of the packet path stay there.
 
 use super::super::frame::{Message, TCP, UDP, say};
 use super::super::world::*;
-use super::super::{Row, Step, Want, goes, row};
-use super::established;
+use super::super::{Row, Step, Want, goes, row, sent};
+use super::{established, opened};
 use xdp_lb_ebpf::Reason;
 
 pub fn rows() -> Vec<Row> {
@@ -11,6 +12,7 @@ pub fn rows() -> Vec<Row> {
     for family in FAMILIES {
         rows.extend(held(family));
         rows.extend(not_held(family));
+        rows.extend(handed_over(family));
     }
     rows
 }
@@ -128,4 +130,50 @@ fn not_held(family: Family) -> Vec<Row> {
     let udp = Flow { proto: UDP, ..nth(7) };
     add("udp of the same ports", &established_at(nth(7)), taken(udp, udp.opening()));
     rows
+}
+
+/// The listener goes to HAProxy.
+fn handed_over(family: Family) -> Vec<Row> {
+    let one = flow(family, TCP, ONE);
+    let named = |what: &str| format!("{family:?} tcp, its listener now HAProxy's: {what}");
+    let gone = vec![Step::Withdrawn(ONE)];
+    let over = [
+        established(one),
+        vec![sent(one.sent(say("FA"))), sent(one.answered(say("FA")))],
+        gone.clone(),
+    ]
+    .concat();
+    let anew = [over.clone(), vec![Step::Lost(one.sent(say("S").seq(77)).into())]].concat();
+    let data = say("PA").data(b"data");
+    let passes = || Want::Pass(Reason::NoListener);
+    vec![
+        row(
+            named("it goes on"),
+            [established(one), gone.clone()].concat(),
+            one.sent(data.clone()),
+            goes(one.taken(data.clone())),
+        ),
+        row(
+            named("it is answered"),
+            [established(one), gone.clone()].concat(),
+            one.answered(data.clone()),
+            goes(one.heard(data.clone())),
+        ),
+        row(
+            named("SYN again"),
+            [opened(one), gone.clone()].concat(),
+            one.sent(say("S")),
+            goes(one.taken(say("S"))),
+        ),
+        row(named("a new one"), gone, one.sent(say("S")), passes()),
+        row(
+            named("the last ACK"),
+            over.clone(),
+            one.sent(say("A").seq(1001)),
+            goes(one.taken(say("A").seq(1001))),
+        ),
+        row(named("a new one of the same ports"), over, one.sent(say("S").seq(77)), passes()),
+        row(named("that goes on"), anew.clone(), one.sent(say("A").seq(78)), passes()),
+        row(named("that goes on, and the old member speaks"), anew, one.answered(data), passes()),
+    ]
 }
