@@ -17,6 +17,7 @@ use crate::driver::{self, Driver, FRAMES_MAX, FRAMES_MIN};
 use crate::frames::{Kind, Says, Segment, arp};
 use crate::report::{Cost, Program, quantile};
 
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 /// Frames looked at one by one before anything is measured.
@@ -138,6 +139,13 @@ fn unknown(known: &Balancer, new: &Balancer) -> Result<Vec<Entry>> {
         let work = Segment::from_client(kind, Says::Syn, 0).work(None);
         let name = format!("{} new flow", kind.name());
         entries.push(entry(&name, Some(kind), None, XDP_TX, &work, &[], &new)?);
+    }
+    for kind in [Kind::Tcp4, Kind::Tcp6] {
+        // The kernel is asked for a socket. Numbered apart from the flows that are opened above.
+        let stray = Segment::from_client(kind, Says::SynAck, 0).work(None);
+        let work = Work { written: 1 << 31, ..stray };
+        let name = format!("{} no connection", kind.name());
+        entries.push(entry(&name, Some(kind), None, XDP_DROP, &work, &[], &new)?);
     }
     for kind in [Kind::Tcp4, Kind::Tcp6] {
         let elsewhere = Segment { dport: 81, ..Segment::from_client(kind, Says::Ack, 0) };
