@@ -6,7 +6,9 @@ mod frames;
 mod host;
 
 use frames::frame::{Message, SCTP, TCP, UDP, checksums_are_right, say};
-use frames::world::{FAMILIES, Flow, LAN, Machine, ONE, Outcome, ROUND, Verdict, WAN, build, flow};
+use frames::world::{
+    BY_IP, BY_PORT, FAMILIES, Flow, LAN, Machine, ONE, Outcome, ROUND, Verdict, WAN, build, flow,
+};
 use host::Host;
 use proptest::prelude::*;
 
@@ -98,6 +100,31 @@ proptest! {
         prop_assert_eq!(got.verdict, Verdict::Redirect(WAN));
         prop_assert_eq!(&got.frame, &flow.heard(back).bytes());
         prop_assert!(checksums_are_right(&got.frame));
+    }
+
+    /// A connection goes on where the VIP moves to: the other amphora of a pair has its own seeds
+    /// and its own past, and sends the middle of it to the same member from the same port.
+    #[test]
+    fn host_the_other_amphora(
+        flow in flows(),
+        port in prop::sample::select(&[BY_IP, BY_PORT][..]),
+        seeds in any::<[u64; 2]>(),
+        past in prop::collection::vec((1u8.., 1u16..), 0..8),
+        middle in messages(),
+    ) {
+        let flow = Flow { proto: TCP, port, ..flow };
+        let (mut one, mut other) = (host(), host());
+        other.0.seeds = seeds;
+        for (client, sport) in past {
+            // Of another protocol, so that the port is free.
+            let flow = Flow { proto: UDP, ..flow }.client(client).sport(sport);
+            other.send(WAN, &flow.sent(flow.opening()).bytes());
+        }
+        let opening = one.send(WAN, &flow.sent(say("S")).bytes());
+        prop_assert_eq!(opening.verdict, Verdict::Redirect(LAN));
+        let middle = flow.sent(middle).bytes();
+        let [one, other] = [&mut one, &mut other].map(|at| at.send(WAN, &middle));
+        prop_assert_eq!((other.verdict, other.frame), (one.verdict, one.frame));
     }
 
     /// The flows of one table do not meet: each hears what its own member says.

@@ -267,6 +267,24 @@ mod tests {
             }
         }
 
+        /// On the other amphora of a pair: what it went through, and the order of the document, are
+        /// not in its rings, nor in what it makes of a client.
+        #[test]
+        fn a_pair_chooses_alike(past in prop::collection::vec(step(), 0..4), now in step()) {
+            let past = past.iter().fold(Tables::default(), |tables, step| {
+                step.weather.compile(&step.desired, &tables)
+            });
+            let mut turned = now.desired.clone();
+            turned.listeners.reverse();
+            turned.pools.reverse();
+            for pool in &mut turned.pools {
+                pool.members.reverse();
+            }
+            let one = now.weather.compile(&now.desired, &Tables::default());
+            let other = now.weather.compile(&turned, &past);
+            prop_assert_eq!(choices(&one), choices(&other));
+        }
+
         /// Whoever reads the maps again, by name or by key, has nothing to write once what left is
         /// gone.
         #[test]
@@ -280,6 +298,22 @@ mod tests {
             let nameless = Tables { names: Default::default(), ..tables.clone() };
             prop_assert_eq!(&weather.compile(&then.desired, &nameless), &tables);
         }
+    }
+
+    /// Of each listener: algorithm, seed, and its ring as addresses, the member's and ours to it.
+    type Choices = BTreeMap<ByBytes<ListenerKey>, (u8, u32, Vec<[IpAddr; 2]>)>;
+
+    fn choices(tables: &Tables) -> Choices {
+        let member = |id| {
+            let Backend { addr, source, .. } = tables.backends[id];
+            [address(addr), address(source)]
+        };
+        let choice = |(key, listener): (&ByBytes<ListenerKey>, &Listener)| {
+            let ring = tables.rings.get(&listener.ring_start).filter(|_| listener.ring_len > 0);
+            let ring = ring.into_iter().flatten().map(member).collect();
+            (*key, (listener.algorithm, listener.seed, ring))
+        };
+        tables.listeners.iter().map(choice).collect()
     }
 
     #[derive(Clone, Debug)]

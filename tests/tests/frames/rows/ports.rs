@@ -46,6 +46,12 @@ pub fn rows() -> Vec<Row> {
                 goes(flow.taken(flow.opening())),
             ));
             rows.push(row(
+                format!("{family:?} {name} picked up in the middle, the client's port is {what}"),
+                before.clone(),
+                flow.sent(flow.confirmation()),
+                goes(flow.taken(flow.confirmation())),
+            ));
+            rows.push(row(
                 format!("{family:?} {name} answer, the client's port is {what}"),
                 [before, opened(flow)].concat(),
                 flow.answered(flow.answer()),

@@ -45,6 +45,17 @@ pub fn rows() -> Vec<Row> {
             opens(named("by address and port".into()), vec![], nth(BY_PORT, 0, port0)),
             opens(named("by address and another port".into()), vec![], nth(BY_PORT, 1, port1)),
         ]);
+        // After a failover: the member that it has on the other amphora.
+        for (what, flow) in [("by address", by_ip), ("by address and port", nth(BY_PORT, 1, port1))]
+        {
+            let message = flow.confirmation();
+            rows.push(row(
+                named(format!("{what}, picked up in the middle")),
+                [],
+                flow.sent(message.clone()),
+                goes(flow.taken(message)),
+            ));
+        }
         rows.extend(sticky(family, name, proto));
         rows.extend(changes(family, name, proto));
     }
