@@ -113,8 +113,13 @@ impl Side<'_> {
         let standings = self.standings(pool, world);
         let serves = |s: &Standing<'_>| s.up && s.member.weight > 0 && !s.member.backup;
         let backups = !standings.iter().any(serves);
-        let mut ring =
-            Ring { keys, algorithm: pool.algorithm, members: Vec::new(), ids: Vec::new() };
+        let weights = [false, true].map(|backup| {
+            let may = |m: &Member| m.enabled && m.weight > 0 && m.backup == backup;
+            let members = standings.iter().map(|standing| standing.member);
+            members.filter(|member| may(member)).map(|member| member.weight).collect()
+        });
+        let algorithm = pool.algorithm;
+        let mut ring = Ring { keys, algorithm, members: Vec::new(), ids: Vec::new(), weights };
         for Standing { member, hop, up } in standings {
             let called = member.weight > 0 && member.backup == backups;
             let (addr, port) = (octets(member.address), member.port.to_be_bytes());
@@ -496,6 +501,34 @@ mod tests {
         desired.pools[0].members.extend((0..28).map(|at| member(100 + at)));
         let want = Error::Full { map: "BACKENDS", wanted: 32769, max: 32768 };
         assert_eq!(compile(&desired, &calm(), &Tables::default()), Err(want));
+    }
+
+    /// Rings that are held to a length keep it while another pool is down: else all their clients
+    /// would move, and perhaps on one amphora of a pair only.
+    #[test]
+    fn another_pool_is_down() {
+        let mut desired = document(&[VIP], 2);
+        desired.pools[0].algorithm = Algorithm::SourceIp;
+        // The longest ring there is.
+        desired.pools[0].members[1].weight = 256;
+        let pool =
+            Pool { id: "other".into(), members: vec![member(9)], ..desired.pools[0].clone() };
+        desired.pools.push(pool);
+        let first = desired.listeners.remove(0);
+        desired.listeners.extend((80..89).map(|port| Listener {
+            id: format!("web-{port}"),
+            port,
+            pool: Some(if port < 88 { "pool" } else { "other" }.into()),
+            ..first.clone()
+        }));
+        let down = BTreeSet::from([("other".into(), "m9".into())]);
+        for world in [calm(), World { down: &down, ..calm() }] {
+            let tables = compile(&desired, &world, &Tables::default()).unwrap();
+            assert_eq!(tables.listeners[&key(VIP)].ring_len, 16_381, "of nine the longest fit not");
+        }
+        desired.listeners.pop();
+        let tables = compile(&desired, &calm(), &Tables::default()).unwrap();
+        assert_eq!(tables.listeners[&key(VIP)].ring_len, 65_521, "of eight they do");
     }
 
     fn document(vips: &[&str], members: u8) -> Desired {

@@ -22,14 +22,16 @@ pub struct Ring {
     /// Members that would share the flows if all were up, and their ids.
     pub members: Vec<Candidate>,
     pub ids: Vec<u32>,
+    /// Weights of those who share the flows in good times, and of the backups who do in bad ones.
+    pub weights: [Vec<u16>; 2],
 }
 
 /// Fills the rings and points the listeners to them.
 ///
 /// Where they would take more than half of the map, all are held to a length at which they fit, which
-/// is the same on both amphorae; and to less where there is no gap for one.
+/// is the same on both amphorae whoever is up; and to less where there is no gap for one.
 pub fn place(rings: &[Ring], ids: &Ids<'_>, tables: &mut Tables) -> Result<(), Error> {
-    let wanted = |longest: usize| rings.iter().map(|ring| ring.length(longest)).sum();
+    let wanted = |longest: usize| rings.iter().map(|ring| ring.room(longest)).sum();
     let [least, ..] = MAGLEV_LENGTHS;
     let mut placed = Err(Error::Full { map: "RING", wanted: wanted(least), max: RING_MAX });
     for longest in MAGLEV_LENGTHS.into_iter().rev() {
@@ -66,6 +68,16 @@ impl Ring {
                 ring::maglev_length(&weights, longest)
             }
         }
+    }
+
+    /// Entries that it may come to, whoever is up.
+    fn room(&self, longest: usize) -> usize {
+        let room = |weights: &Vec<u16>| match self.algorithm {
+            Algorithm::RoundRobin => ring::smooth_length(weights, longest.min(SMOOTH_MAX)),
+            Algorithm::LeastConnections => weights.len(),
+            Algorithm::SourceIp | Algorithm::SourceIpPort => ring::maglev_length(weights, longest),
+        };
+        self.weights.iter().map(room).max().unwrap_or(0)
     }
 
     /// Backend ids.
@@ -115,7 +127,8 @@ mod tests {
             let members =
                 (0..MEMBERS_MAX).map(|at| Candidate { hash: hash(at), weight: 1, up: true });
             let ids = (0..MEMBERS_MAX as u32).collect();
-            let ring = Ring { keys: Vec::new(), algorithm, members: members.collect(), ids };
+            let (members, weights) = (members.collect(), Default::default());
+            let ring = Ring { keys: Vec::new(), algorithm, members, ids, weights };
             let longest = MAGLEV_LENGTHS[MAGLEV_LENGTHS.len() - 1];
             let entries = ring.entries(longest);
             assert_eq!(entries.len(), ring.length(longest), "{algorithm:?}");
