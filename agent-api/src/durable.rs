@@ -58,7 +58,7 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// What is in a directory, but for names that are not UTF-8; nothing where there is no directory.
-pub(crate) fn names(directory: &Path) -> Result<Vec<String>, Error> {
+pub fn names(directory: &Path) -> Result<Vec<String>, Error> {
     let failed = |error| Error { path: directory.to_owned(), doing: "list", error };
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,

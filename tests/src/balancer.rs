@@ -292,7 +292,8 @@ fn remove_abandoned() {
 }
 
 /// The binary to test: `XDP_LB`, else the one cargo builds beside the binary that runs.
-fn program() -> &'static Path {
+/// The program, built if need be.
+pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| env::var_os("XDP_LB").map_or_else(build, PathBuf::from))
 }

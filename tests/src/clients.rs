@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::http::{Head, malformed};
@@ -139,6 +140,23 @@ pub fn http_get(addr: SocketAddr, path: &str) -> io::Result<Response> {
     connection
         .send(&format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"))?;
     connection.response()
+}
+
+/// The same over TLS, whoever the server is; the response as it is read.
+pub fn https_get(addr: SocketAddr, path: &str) -> io::Result<String> {
+    let stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+    builder.set_verify(SslVerifyMode::NONE);
+    let connector = builder.build().configure()?.verify_hostname(false);
+    let mut stream = connector.connect("any", stream).map_err(io::Error::other)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")?;
+    let mut response = Vec::new();
+    // HAProxy closes without a `close notify`.
+    match stream.read_to_end(&mut response) {
+        Err(error) if response.is_empty() => Err(error),
+        _ => Ok(String::from_utf8_lossy(&response).into_owned()),
+    }
 }
 
 /// Asks for `/` from `concurrency` threads for as long as `more` says, which is told the number of

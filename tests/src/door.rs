@@ -16,13 +16,58 @@ use crate::pki::{Authority, Issued, Kind};
 /// What certificates of the amphora are made out to.
 pub const AMPHORA: &str = "2fb5067a-1d18-5a82-80f6-079512bfcd7b";
 
+/// Whom the amphora and its controller trust.
+pub struct Trust {
+    pub server_ca: Authority,
+    pub client_ca: Authority,
+}
+
+impl Trust {
+    pub fn new() -> Result<Self> {
+        let (server_ca, client_ca) = (Authority::new("server-ca")?, Authority::new("client-ca")?);
+        Ok(Self { server_ca, client_ca })
+    }
+
+    /// TLS on a stream to `amphora`, with this certificate shown, if any.
+    pub fn connect(
+        &self,
+        stream: TcpStream,
+        amphora: &str,
+        shown: Option<&Issued>,
+    ) -> Result<SslStream<TcpStream>> {
+        self.connect_up_to(stream, amphora, shown, SslVersion::TLS1_3)
+    }
+
+    /// The same, by no newer a version.
+    pub fn connect_up_to(
+        &self,
+        stream: TcpStream,
+        amphora: &str,
+        shown: Option<&Issued>,
+        newest: SslVersion,
+    ) -> Result<SslStream<TcpStream>> {
+        let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+        // Old versions are off in Debian's OpenSSL unless one asks for them by this.
+        builder.set_cipher_list("ALL:@SECLEVEL=0")?;
+        builder.set_min_proto_version(None)?;
+        builder.set_max_proto_version(Some(newest))?;
+        builder.cert_store_mut().add_cert(self.server_ca.certificate.clone())?;
+        builder.set_verify(SslVerifyMode::PEER);
+        if let Some(Issued { certificate, key }) = shown {
+            builder.set_certificate(certificate)?;
+            builder.set_private_key(key)?;
+        }
+        let connector = builder.build().configure()?.use_server_name_indication(false);
+        Ok(connector.connect(amphora, stream)?)
+    }
+}
+
 /// A process `xdp-lb-door`, killed when dropped.
 pub struct Process {
     child: Child,
     pub port: u16,
     folder: TempDir,
-    server_ca: Authority,
-    pub client_ca: Authority,
+    pub trust: Trust,
 }
 
 /// What came back, or an error where nothing did.
@@ -36,10 +81,10 @@ impl Process {
     /// By a configuration of its own in a folder of its own. `program` is the `xdp-lb-door` to run.
     pub fn start(program: &Path) -> Result<Self> {
         let folder = TempDir::with_prefix("xdp-lb-door-")?;
-        let (server_ca, client_ca) = (Authority::new("server-ca")?, Authority::new("client-ca")?);
+        let trust = Trust::new()?;
         let at = |name: &str| folder.path().join(name);
-        fs::write(at("server.pem"), server_ca.issue(AMPHORA, Kind::Octavia)?.pem()?)?;
-        fs::write(at("client_ca.pem"), client_ca.pem()?)?;
+        fs::write(at("server.pem"), trust.server_ca.issue(AMPHORA, Kind::Octavia)?.pem()?)?;
+        fs::write(at("client_ca.pem"), trust.client_ca.pem()?)?;
         fs::write(at("amphora-agent.conf"), config(folder.path()))?;
         let mut child = Command::new(program)
             .arg("--config")
@@ -54,7 +99,7 @@ impl Process {
         let out = child.stdout.take().context("its output is piped")?;
         BufReader::new(out).read_line(&mut line)?;
         let port = line.trim().strip_prefix("ready ").and_then(|port| port.parse().ok());
-        let process = Self { child, port: port.unwrap_or(0), folder, server_ca, client_ca };
+        let process = Self { child, port: port.unwrap_or(0), folder, trust };
         ensure!(port.is_some(), "the door did not open: {}", process.log());
         Ok(process)
     }
@@ -77,7 +122,7 @@ impl Process {
 
     /// Gives it another certificate.
     pub fn rotate(&self, kind: Kind) -> Result<Issued> {
-        Ok(self.server_ca.issue(AMPHORA, kind)?)
+        Ok(self.trust.server_ca.issue(AMPHORA, kind)?)
     }
 
     /// A connection on which this certificate was shown, if any.
@@ -91,20 +136,7 @@ impl Process {
         shown: Option<&Issued>,
         newest: SslVersion,
     ) -> Result<SslStream<TcpStream>> {
-        let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-        // Old versions are off in Debian's OpenSSL unless one asks for them by this.
-        builder.set_cipher_list("ALL:@SECLEVEL=0")?;
-        builder.set_min_proto_version(None)?;
-        builder.set_max_proto_version(Some(newest))?;
-        builder.cert_store_mut().add_cert(self.server_ca.certificate.clone())?;
-        builder.set_verify(SslVerifyMode::PEER);
-        if let Some(Issued { certificate, key }) = shown {
-            builder.set_certificate(certificate)?;
-            builder.set_private_key(key)?;
-        }
-        let stream = self.dial()?;
-        let connector = builder.build().configure()?.use_server_name_indication(false);
-        Ok(connector.connect(AMPHORA, stream)?)
+        self.trust.connect_up_to(self.dial()?, AMPHORA, shown, newest)
     }
 
     /// A connection without a word.

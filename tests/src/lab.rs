@@ -195,6 +195,10 @@ impl Lab {
             plug_in_host(&host.netns, node, &plan, &lab.options)?;
         }
         lab.pass_opposite(plan.ends_of(&lab.amphora.name))?;
+        if let Some(neighbour) = &lab.neighbour {
+            // It may be a second amphora.
+            lab.pass_opposite(plan.ends_of(&neighbour.name))?;
+        }
         for netns in lab.hosts().map(|host| &host.netns).chain([&lab.switch]) {
             ready::wait(netns)?;
         }
@@ -277,6 +281,16 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// Attaches a program to an interface that is not ours, which passes everything, until it is dropped.
+pub fn occupy(host: &Host, dev: &str) -> io::Result<OwnedFd> {
+    host.netns.enter(|| pass::attach(dev))
+}
+
+/// Removes a namespace that something else than a lab has made, and kills what runs in it.
+pub fn remove_namespace(name: &str) -> Result<(), LabError> {
+    netns::remove(&[name.to_owned()])
 }
 
 fn addr(family: Family, v4: Ipv4Addr, v6: Ipv6Addr, port: u16) -> SocketAddr {

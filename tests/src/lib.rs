@@ -1,5 +1,6 @@
 //! The proof: tables of frames, and real traffic in namespaces.
 
+pub mod agent;
 pub mod balancer;
 pub mod clients;
 pub mod door;
@@ -11,3 +12,4 @@ pub mod octavia;
 pub mod payload;
 pub mod pki;
 pub mod servers;
+pub mod uploads;

@@ -4,7 +4,7 @@
 //! ends its threads; so does the drop of a member that "dies" in a test.
 
 use std::collections::HashMap;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,7 +37,8 @@ impl Server {
     ///
     /// `GET /bytes/N` answers N bytes of the [`payload`] of seed N; a `POST` of N bytes of that
     /// payload is answered 200, or 422 and the offset of the first wrong byte; all else is
-    /// answered with the member's name.
+    /// answered with the member's name. A line of the PROXY protocol before the first request is
+    /// passed over.
     pub fn http(host: &Host, port: u16) -> io::Result<Self> {
         let (socket, port) = bind(host, Type::STREAM, Protocol::TCP, port)?;
         let listener = TcpListener::from(socket.try_clone()?);
@@ -173,6 +174,9 @@ fn serve_http(stream: TcpStream, name: &str) -> io::Result<()> {
     let peer = stream.peer_addr()?;
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let mut from = BufReader::new(&stream);
+    if from.fill_buf()?.starts_with(b"PROXY ") {
+        from.read_line(&mut String::new())?;
+    }
     while let Some(head) = Head::read(&mut from)? {
         let answer = |status: &str, length: u64| {
             format!(

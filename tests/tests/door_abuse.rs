@@ -15,7 +15,7 @@ const MEMORY_MAX_KIB: u64 = 64 << 10;
 /// A door, and a certificate that it takes.
 fn door() -> (Process, Issued) {
     let process = Process::start(Path::new(DOOR)).unwrap();
-    let controller = process.client_ca.issue("controller", Kind::Octavia).unwrap();
+    let controller = process.trust.client_ca.issue("controller", Kind::Octavia).unwrap();
     (process, controller)
 }
 
@@ -30,7 +30,7 @@ fn still_well(process: &Process, controller: &Issued) {
 #[test]
 fn certificates() {
     let (process, controller) = door();
-    let ours = |kind| process.client_ca.issue("controller", kind).unwrap();
+    let ours = |kind| process.trust.client_ca.issue("controller", kind).unwrap();
     let stranger = Authority::new("client-ca").unwrap();
     let rows = [
         ("as Octavia makes them", Some(ours(Kind::Octavia)), SslVersion::TLS1_3, true),

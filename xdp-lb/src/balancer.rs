@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use agent_api::{Desired, Name};
 use aya::maps::MapError;
 use nix::time::{ClockId, clock_gettime};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout_at};
 use tracing::{debug, info, warn};
 use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
 
@@ -34,6 +34,10 @@ pub use ports::{Interfaces, VIP_INTERFACE};
 /// Neighbours that the kernel does not keep fresh by itself are asked this often, and the network
 /// is looked at without an event.
 const ASK_EVERY_S: u32 = 5;
+
+/// For an answer of a neighbour: one on the link takes a millisecond. The kernel would go on asking for
+/// three seconds.
+const MEETING: Duration = Duration::from_millis(500);
 
 /// Changes told one by one.
 const TOLD_MAX: usize = 64;
@@ -148,6 +152,27 @@ impl Balancer {
             record,
             refused: None,
         })
+    }
+
+    /// Has the kernel know the next hops of members that are to be served, and waits a moment until it
+    /// does. Or the first clients of a listener that is new here would be told that it has no member.
+    pub async fn meet(&mut self, desired: &Desired, watch: &mut Watch) {
+        let members = || desired.pools.iter().flat_map(|pool| &pool.members);
+        let end = tokio::time::Instant::now() + MEETING;
+        let mut asked = BTreeSet::new();
+        while let Ok(topology) = watch.topology().await {
+            let hops = members().filter_map(|member| topology.next_hop(member.address).ok());
+            let unmet: BTreeSet<NextHop> = hops.filter(|next| topology.is_unmet(*next)).collect();
+            for next in unmet.difference(&asked) {
+                if let Err(error) = watch.resolve(*next).await {
+                    debug!(addr = %next.addr, ifindex = next.ifindex, "asking: {error}");
+                }
+            }
+            asked.extend(&unmet);
+            if unmet.is_empty() || timeout_at(end, watch.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Serves this from now on; where that cannot be, what was served before.

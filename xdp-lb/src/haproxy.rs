@@ -30,8 +30,14 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// What Octavia's image has in its base directory, since the group's name is the distribution's.
 const USER_GROUP: &str = "haproxy-default-user-group.conf";
+/// Beside it, of ours. Octavia asks for connections by the ten thousands, and a container may not have as
+/// many files: then HAProxy serves as many as it can, instead of none (`strict-limits`, since 2.3 on).
+const OWN: &str = "xdp-lb.cfg";
+const LIMITS: &str = "global\n    no strict-limits\n";
 /// Debian's group of `nobody`, which Octavia's configuration names.
-const OWN_USER_GROUP: &str = "global\n    group nogroup\n";
+const GROUP: &str = "    group nogroup\n";
+/// What ends the name of the file that says what a process was started with.
+const STARTED: &str = "started.json";
 /// The controller puts what HAProxy says into its log.
 const REASON_BYTES_MAX: usize = 4096;
 
@@ -113,6 +119,13 @@ impl Haproxy {
         Self { load_balancer, program, paths, run, namespace, restarts }
     }
 
+    /// Load balancers of which a HAProxy was started with this run directory, and not stopped.
+    pub fn started(run: &Path) -> Result<Vec<String>, durable::Error> {
+        let names = durable::names(run)?.into_iter();
+        let suffix = format!(".{STARTED}");
+        Ok(names.filter_map(|name| name.strip_suffix(&suffix).map(str::to_owned)).collect())
+    }
+
     /// Whether HAProxy would take this configuration; what it says if not.
     ///
     /// A `group` of its own, which controllers before Octavia 4 wrote and the stock agent deletes,
@@ -159,6 +172,11 @@ impl Haproxy {
     /// Process id of the master, if it runs.
     pub fn pid(&self) -> Option<i32> {
         Some(self.running()?.pid())
+    }
+
+    /// What it serves, if it runs.
+    pub fn serves(&self) -> Option<amphora::Haproxy> {
+        self.running().and_then(|_| self.recorded())
     }
 
     fn turn(&self) -> MutexGuard<'_, Restarts> {
@@ -321,21 +339,20 @@ impl Haproxy {
     /// The arguments that are of every start. The peer's name begins with no dash.
     fn command(&self, peer: &str, config: &Path) -> Result<Command, Error> {
         let mut command = Command::new(&self.program);
-        command.args(["-L", peer, "-f"]).arg(config).arg("-f").arg(self.user_group()?);
+        command.args(["-L", peer, "-f"]).arg(config);
+        let image = self.paths.base().join(USER_GROUP);
+        let mut content = LIMITS.to_owned();
+        if image.exists() {
+            command.arg("-f").arg(image);
+        } else {
+            content += GROUP;
+        }
+        let own = self.run.join(OWN);
+        if durable::read(&own)?.as_deref() != Some(content.as_bytes()) {
+            durable::write(&own, 0o600, content.as_bytes())?;
+        }
+        command.arg("-f").arg(own);
         Ok(command)
-    }
-
-    /// The image's file that names the group of HAProxy, or one of ours.
-    fn user_group(&self) -> Result<PathBuf, Error> {
-        let given = self.paths.base().join(USER_GROUP);
-        if given.exists() {
-            return Ok(given);
-        }
-        let own = self.run.join(USER_GROUP);
-        if !own.exists() {
-            durable::write(&own, 0o600, OWN_USER_GROUP.as_bytes())?;
-        }
-        Ok(own)
     }
 
     /// What HAProxy said of a configuration, if it said something.
@@ -416,7 +433,7 @@ impl Haproxy {
     }
 
     fn record_path(&self) -> PathBuf {
-        self.run_file("started.json")
+        self.run_file(STARTED)
     }
 
     fn run_file(&self, extension: &str) -> PathBuf {

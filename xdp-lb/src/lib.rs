@@ -1,5 +1,6 @@
 //! The control program of xdp-lb: keeps the maps in step with what is wanted and what is there.
 
+pub mod agent;
 pub mod balancer;
 pub mod check;
 pub mod child;
@@ -7,6 +8,7 @@ pub mod explain;
 pub mod follow;
 pub mod guard;
 pub mod haproxy;
+pub mod haproxy_stats;
 pub mod ids;
 pub mod keepalived;
 pub mod kernel;

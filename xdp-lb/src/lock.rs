@@ -18,6 +18,11 @@ pub fn run_file(name: &Name, extension: &str) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{name}.{extension}"))
 }
 
+/// A directory of the load balancer's there, for more.
+pub fn run_directory(name: &Name) -> PathBuf {
+    Path::new(DIRECTORY).join(name.as_str())
+}
+
 /// Held while it lives; the kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {

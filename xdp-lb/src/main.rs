@@ -9,6 +9,7 @@ use agent_api::{Name, Paths};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
+use xdp_lb::agent::{Setup, agent};
 use xdp_lb::explain::{self, explain};
 use xdp_lb::kernel::{Pins, Sizes, SourcePorts};
 use xdp_lb::observe::Found;
@@ -16,7 +17,7 @@ use xdp_lb::observe::flows::flows;
 use xdp_lb::observe::stats::stats;
 use xdp_lb::observe::status::status;
 use xdp_lb::run::{Options, run};
-use xdp_lb::{lock, netns};
+use xdp_lb::{check, lock, netns};
 
 /// A full-NAT load balancer in XDP.
 #[derive(Debug, Parser)]
@@ -33,6 +34,12 @@ enum Command {
     /// The program, its links and its maps stay when it ends, however it ends: packets go on, and
     /// the next run takes over.
     Run(Run),
+    /// Be the amphora of an Octavia load balancer, until SIGTERM: what it told to do is in its base path.
+    ///
+    /// Interfaces, the program, HAProxy and keepalived stay when it ends, however it ends.
+    Agent(Agent),
+    /// Tell whether what is served is well, for VRRP: exits with 1 and says what is ill.
+    Check(Which),
     /// Show interfaces, listeners and members, what is wrong, and why frames were not forwarded.
     Status(Look),
     /// Show packets, bytes and connections per listener and member.
@@ -73,6 +80,16 @@ struct Run {
     /// Do not keep local sockets off the source ports (net.ipv4.ip_local_reserved_ports).
     #[arg(long)]
     no_reserve: bool,
+}
+
+#[derive(Debug, Args)]
+struct Agent {
+    /// Octavia's configuration of the agent; waited for.
+    #[arg(long, value_name = "FILE", default_value = "/etc/octavia/amphora-agent.conf")]
+    config: PathBuf,
+    /// Network namespace of the load balancer; made when it is needed.
+    #[arg(long, default_value = "amphora-haproxy")]
+    namespace: String,
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +150,8 @@ fn main() -> ExitCode {
 fn start(command: Command) -> Result<()> {
     match command {
         Command::Run(options) => daemon(options),
+        Command::Agent(options) => amphora(options),
+        Command::Check(which) => Ok(check::check(&which.name)?),
         Command::Status(look) => show(&status(&look.found()?)?, look.json),
         Command::Stats(look) => show(
             &{
@@ -172,7 +191,14 @@ fn show<T: Display + Serialize>(shown: &T, json: bool) -> Result<()> {
     }
 }
 
-fn daemon(options: Run) -> Result<()> {
+fn amphora(Agent { config, namespace }: Agent) -> Result<()> {
+    log_to_stderr();
+    let program = std::env::current_exe().context("the path of this program")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(agent(config, Setup { namespace, program }))?)
+}
+
+fn log_to_stderr() {
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
@@ -181,6 +207,10 @@ fn daemon(options: Run) -> Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+}
+
+fn daemon(options: Run) -> Result<()> {
+    log_to_stderr();
     // Before any thread is started: all of them are to be there.
     if let Some(namespace) = &options.netns {
         netns::enter(namespace)?;

@@ -167,7 +167,13 @@ impl<A: Amphora> Connection<A> {
                 return Err(why);
             }
         };
-        info!("{}: {line}: {} in {:?}", self.peer, answer.status.as_u16(), start.elapsed());
+        let (peer, status, took) = (self.peer, answer.status.as_u16(), start.elapsed());
+        if answer.status.is_client_error() || answer.status.is_server_error() {
+            let said = String::from_utf8_lossy(&answer.body);
+            warn!("{peer}: {line}: {status} in {took:?}: {said}");
+        } else {
+            info!("{peer}: {line}: {status} in {took:?}");
+        }
         Ok(answer.into())
     }
 

@@ -25,7 +25,8 @@ pub struct Netns {
 }
 
 impl Netns {
-    pub(super) fn open(name: String) -> io::Result<Self> {
+    /// One that is there.
+    pub fn open(name: String) -> io::Result<Self> {
         let file = File::open(format!("{NAMES}/{name}"))?;
         Ok(Self { name, file })
     }
@@ -33,6 +34,16 @@ impl Netns {
     /// Another handle to the same namespace.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { name: self.name.clone(), file: self.file.try_clone()? })
+    }
+
+    /// Ids of the processes inside that run a program of this name.
+    pub fn processes(&self, program: &str) -> Vec<i32> {
+        let own = inode(&format!("{NAMES}/{}", self.name));
+        let runs = |pid: &i32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() == program && inode(&format!("/proc/{pid}/ns/net")) == own
+        };
+        pids().filter(runs).collect()
     }
 
     /// Runs `work` on a thread of its own inside the namespace. Sockets made there stay there, and
@@ -113,16 +124,13 @@ pub(super) fn names(prefix: &str) -> Vec<String> {
 
 /// Removes the namespaces called `names`, and kills what still runs in them: a process would keep
 /// its namespace, and the XDP programs in it, after the name has gone.
-pub(super) fn remove(names: &[String]) -> Result<(), LabError> {
+pub fn remove(names: &[String]) -> Result<(), LabError> {
     if names.is_empty() {
         return Ok(());
     }
     let inodes: Vec<u64> =
         names.iter().filter_map(|name| inode(&format!("{NAMES}/{name}"))).collect();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
+    for pid in pids() {
         let inside = inode(&format!("/proc/{pid}/ns/net")).is_some_and(|own| inodes.contains(&own));
         if inside && pid != std::process::id() as i32 {
             // It may just have ended by itself.
@@ -137,6 +145,12 @@ pub(super) fn remove(names: &[String]) -> Result<(), LabError> {
     } else {
         Ok(())
     }
+}
+
+/// Of all processes.
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn inode(path: &str) -> Option<u64> {

@@ -159,6 +159,11 @@ impl Topology {
         }
     }
 
+    /// Whether nobody has asked for this neighbour, or it has not answered yet.
+    pub fn is_unmet(&self, next: NextHop) -> bool {
+        matches!(self.neighbours.get(&next), None | Some(Neighbour::Asked))
+    }
+
     /// Whether a neighbour was set by hand.
     pub fn is_fixed(&self, next: NextHop) -> bool {
         matches!(self.neighbours.get(&next), Some(Neighbour::Fixed { .. }))

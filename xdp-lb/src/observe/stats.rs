@@ -12,14 +12,14 @@ use crate::kernel::{Maps, total};
 use crate::moved::Moved;
 use crate::record::Record;
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Stats {
     pub name: String,
     pub listeners: Vec<Listener>,
     pub members: Vec<Member>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Listener {
     pub id: String,
     pub connections: u32,
@@ -36,7 +36,7 @@ pub struct Listener {
 }
 
 /// A member as one listener uses it.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Member {
     pub listener: String,
     pub pool: String,

@@ -22,6 +22,7 @@ use rtnetlink::{
     AddressMessageBuilder, Handle, IpVersion, LinkUnspec, MulticastGroup, RouteMessageBuilder,
 };
 use tokio::runtime;
+use tokio::task::JoinSet;
 
 use super::diff::{Actual, Change, Held, Standing};
 use super::layout::{Route, VIP_TABLE, Way};
@@ -172,8 +173,12 @@ pub fn ipv6_address_events(namespace: &Namespace) -> io::Result<impl Stream<Item
         rtnetlink::new_multicast_connection(&[MulticastGroup::Ipv6Ifaddr])
     });
     let (connection, _, messages) = opened.flatten()?;
-    tokio::spawn(connection);
-    Ok(messages.map(drop))
+    // It ends with the stream, or it would go on hearing, with nobody to tell.
+    let mut task = JoinSet::new();
+    task.spawn(connection);
+    Ok(messages.map(move |_| {
+        let _ = &task;
+    }))
 }
 
 async fn all<T>(answers: impl Stream<Item = Result<T, rtnetlink::Error>>) -> io::Result<Vec<T>> {

@@ -1,0 +1,152 @@
+//! Sends the heartbeats: the first at once, then one each interval, to one health manager after the
+//! other.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use agent_api::AgentConfig;
+use agent_api::config::{Destination, HeartbeatEnvelope};
+use agent_api::door::Door;
+use agent_api::durable;
+use agent_api::heartbeat::{envelope, sealed};
+use tokio::net::{UdpSocket, lookup_host};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::machine::Machine;
+use super::message::{Before, Known, message};
+
+/// Mode of the file of totals, as the stock agent has it.
+const MODE: u32 = 0o640;
+
+pub struct Heart {
+    door: Arc<Door<Machine>>,
+    config: watch::Receiver<Arc<AgentConfig>>,
+    /// Where the totals of the last message are kept over a restart.
+    file: PathBuf,
+    before: Before,
+    seq: u64,
+    /// Of the destinations.
+    turn: usize,
+    sealer: Option<(Vec<u8>, sealed::Sealer)>,
+    /// What was told last: the same is not told each ten seconds.
+    trouble: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("no health manager is configured")]
+    Nowhere,
+    #[error("VRRP is configured and keepalived does not run")]
+    NoVrrp,
+    #[error("it cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Envelope(#[from] envelope::Error),
+    #[error(transparent)]
+    Sealed(#[from] sealed::Error),
+    #[error("/dev/urandom: {0}")]
+    Random(io::Error),
+    #[error("{to}: {error}")]
+    Send { to: Destination, error: io::Error },
+}
+
+impl Heart {
+    pub fn new(door: Arc<Door<Machine>>) -> Self {
+        let config = door.config();
+        let file = config.borrow().base_path.join("stats_counters.json");
+        let before = durable::read(&file).ok().flatten();
+        let before = before.and_then(|json| serde_json::from_slice(&json).ok());
+        let (before, seq, turn) = (before.unwrap_or_default(), 0, 0);
+        Self { door, config, file, before, seq, turn, sealer: None, trouble: None }
+    }
+
+    /// Does not return.
+    pub async fn beat(mut self) {
+        loop {
+            let config = Arc::clone(&self.config.borrow());
+            let told = self.send(&config).await.err().map(|error| error.to_string());
+            if told != self.trouble {
+                match &told {
+                    Some(why) => warn!("no heartbeat: {why}"),
+                    None => debug!("heartbeats are sent"),
+                }
+                self.trouble = told;
+            }
+            sleep(Duration::from_secs(config.heartbeat_interval_s.into())).await;
+        }
+    }
+
+    async fn send(&mut self, config: &AgentConfig) -> Result<(), Error> {
+        // Without it the VIP is nobody's to keep, and only who hears nothing takes this amphora down.
+        if self.door.amphora().vrrp_is_dead() {
+            return Err(Error::NoVrrp);
+        }
+        let destinations = &config.controller_ip_port_list;
+        let to = destinations.get(self.turn % destinations.len().max(1)).ok_or(Error::Nowhere)?;
+        self.turn = self.turn.wrapping_add(1);
+
+        let listeners = self.door.listeners();
+        let (forwarded, rows) = self.door.amphora().observe().await;
+        let known = Known {
+            listeners: &listeners,
+            forwarded: forwarded.as_ref(),
+            rows: &rows,
+            starting: self.door.amphora().is_starting(),
+        };
+        let id = config.amphora_id.as_str();
+        let (message, after) = message(id, self.seq, known, &self.before);
+        let datagram = self.wrap(&message.to_json()?, config)?;
+        self.seq += 1;
+        send(to, &datagram).await.map_err(|error| Error::Send { to: to.clone(), error })?;
+        if after != self.before {
+            self.before = after;
+            let written = durable::write(&self.file, MODE, &serde_json::to_vec(&self.before)?);
+            if let Err(error) = written {
+                warn!("{error}: after a restart, traffic is counted twice");
+            }
+        }
+        Ok(())
+    }
+
+    fn wrap(&mut self, json: &[u8], config: &AgentConfig) -> Result<Vec<u8>, Error> {
+        let key = config.heartbeat_key.reveal().as_bytes();
+        if config.heartbeat_envelope == HeartbeatEnvelope::Octavia {
+            return Ok(envelope::wrap(json, key)?);
+        }
+        let mut sealer = match self.sealer.take() {
+            Some((of, sealer)) if of == key => sealer,
+            _ => sealer(config)?,
+        };
+        let sealed = sealer.seal(json);
+        self.sealer = Some((key.to_owned(), sealer));
+        Ok(sealed?)
+    }
+}
+
+/// By a salt of its own, so that no restart and no copy of this machine seals with the same numbers.
+fn sealer(config: &AgentConfig) -> Result<sealed::Sealer, Error> {
+    let mut salt = [0; 32];
+    let random = File::open("/dev/urandom").and_then(|mut it| it.read_exact(&mut salt));
+    random.map_err(Error::Random)?;
+    let start = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let start = start.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0));
+    let (key, id) = (config.heartbeat_key.reveal().as_bytes(), config.amphora_id.as_str());
+    Ok(sealed::Sealer::new(key, id, start, salt)?)
+}
+
+/// To the first of its addresses.
+async fn send(to: &Destination, datagram: &[u8]) -> io::Result<()> {
+    let mut addresses = lookup_host((&to.host[..], to.port)).await?;
+    let address = addresses.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let from: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    UdpSocket::bind(from).await?.send_to(datagram, address).await.map(drop)
+}

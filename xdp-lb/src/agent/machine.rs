@@ -1,0 +1,493 @@
+//! The machine behind the door: interfaces, the packet path, HAProxy and keepalived, brought to what
+//! the controller wants.
+//!
+//! One lock is held by whatever changes something, so that a request and the supervision do not meet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use agent_api::amphora::Wanted;
+use agent_api::amphora::{self, Action, Amphora, Failed, PlugError, Plugged, Versions, Vitals};
+use agent_api::config::Topology;
+use agent_api::document::Plugs;
+use agent_api::plug::{NetworkPlug, VipPlug};
+use agent_api::rules::Rule;
+use agent_api::{AgentConfig, Paths, durable};
+use tokio::sync::{Mutex, MutexGuard, OnceCell, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::engines::{Engines, Means};
+use super::forwarder::Forwarder;
+use crate::balancer::VIP_INTERFACE;
+use crate::check::Expectation;
+use crate::haproxy::{Applied, Haproxy};
+use crate::haproxy_stats::{self, Row};
+use crate::keepalived::Keepalived;
+use crate::namespace::Namespace;
+use crate::observe::stats::Stats;
+use crate::plug::{Nics, Places};
+use crate::vitals::{self, Programs};
+use crate::{guard, lock};
+
+/// For a call that changes something. The longest, a plug, waits 30 s for an IPv6 address at most; the
+/// controller gives up after 60 (Octavia `rest_request_read_timeout`).
+const CALL_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Where keepalived is, as in the stock unit.
+const KEEPALIVED: &str = "/usr/sbin/keepalived";
+
+/// What ends the names of HAProxy's sockets in the base path.
+const SOCKET: &str = ".sock";
+
+/// How this machine is set up, beside the agent's configuration.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Name of the network namespace of the load balancer.
+    pub namespace: String,
+    /// This program, which VRRP's check calls.
+    pub program: PathBuf,
+}
+
+/// The machine; what it is made of comes into being when something is plugged or served.
+pub struct Machine {
+    config: watch::Receiver<Arc<AgentConfig>>,
+    setup: Setup,
+    programs: Arc<Programs>,
+    inside: OnceCell<Inside>,
+    state: Mutex<State>,
+    /// Once something was applied, well or not.
+    brought: AtomicBool,
+}
+
+struct Inside {
+    namespace: Namespace,
+    nics: Nics,
+    forwarder: Forwarder,
+    keepalived: Arc<Keepalived>,
+}
+
+#[derive(Default)]
+struct State {
+    wanted: Wanted,
+    /// As it was divided the last time that all went well.
+    engines: Option<Engines>,
+    /// Why the packet path could not be attached then.
+    broken: Option<String>,
+    vip: Option<VipPlug>,
+    rules: Option<Vec<Rule>>,
+    /// By load balancer; those that need not run too.
+    haproxy: BTreeMap<String, Arc<Haproxy>>,
+}
+
+impl State {
+    /// Who may come in where no security group says it. Before the first rules nobody.
+    fn guarded(&self) -> Option<&[Rule]> {
+        let sriov = self.vip.as_ref().is_some_and(|vip| vip.sriov);
+        sriov.then(|| self.rules.as_deref().unwrap_or_default())
+    }
+}
+
+impl Machine {
+    pub fn new(config: watch::Receiver<Arc<AgentConfig>>, setup: Setup) -> Self {
+        let programs = Programs::new(config.borrow().haproxy_cmd.clone(), KEEPALIVED.into());
+        Self {
+            config,
+            setup,
+            programs: Arc::new(programs),
+            inside: OnceCell::new(),
+            state: Mutex::default(),
+            brought: AtomicBool::new(false),
+        }
+    }
+
+    /// What the packet path and the HAProxy processes have counted. Never waits for what is being
+    /// changed.
+    pub async fn observe(&self) -> (Option<Stats>, Vec<Row>) {
+        let forwarded = match self.inside.get() {
+            Some(inside) => inside.forwarder.stats().await,
+            None => None,
+        };
+        let base = self.config.borrow().base_path.clone();
+        let mut rows = Vec::new();
+        for name in durable::names(&base).unwrap_or_default() {
+            if name.ends_with(SOCKET) {
+                match haproxy_stats::rows(&base.join(&name)).await {
+                    Ok(more) => rows.extend(more),
+                    Err(error) => warn!("{name}: {error}"),
+                }
+            }
+        }
+        (forwarded, rows)
+    }
+
+    /// Whether it is not known yet who serves what, since the agent has just started.
+    pub fn is_starting(&self) -> bool {
+        !self.brought.load(Ordering::Relaxed)
+    }
+
+    /// VRRP is configured, and nobody speaks it.
+    pub fn vrrp_is_dead(&self) -> bool {
+        self.inside.get().is_some_and(|inside| inside.keepalived.missing())
+    }
+
+    /// What is due each second: processes that died are started again, and listeners find another
+    /// engine when the packet path has broken or is mended.
+    pub async fn supervise(&self) {
+        let (Some(inside), Ok(mut state)) = (self.inside.get(), self.state.try_lock()) else {
+            return;
+        };
+        let (keepalived, haproxies) = (Arc::clone(&inside.keepalived), state.haproxy.clone());
+        let supervised = spawn_blocking(move || {
+            keepalived.supervise();
+            haproxies.values().for_each(|haproxy| haproxy.supervise());
+        });
+        if let Err(error) = supervised.await {
+            warn!("supervision: {error}");
+        }
+        if state.engines.is_some() && inside.forwarder.broken() != state.broken {
+            info!("listeners are divided anew");
+            if let Err(Failed(why)) = self.bring(&mut state).await {
+                warn!("{why}");
+            }
+        }
+    }
+
+    fn paths(&self) -> Paths {
+        self.config.borrow().paths()
+    }
+
+    fn topology(&self) -> Topology {
+        self.config.borrow().loadbalancer_topology
+    }
+
+    async fn inside(&self) -> Result<&Inside, Failed> {
+        let make = async || {
+            fs::create_dir_all(lock::run_directory(&self.config.borrow().amphora_id))?;
+            let namespace = Namespace::open_or_make(&self.setup.namespace)?;
+            let config = Arc::clone(&self.config.borrow());
+            let nics = Nics::open(namespace.try_clone()?, Places::of(&config.base_path))?;
+            let forwarder = Forwarder::start(config.amphora_id.clone(), namespace.try_clone()?)?;
+            let keepalived = Keepalived::new(
+                KEEPALIVED.into(),
+                config.paths(),
+                file(&namespace)?,
+                config.administrative_log_facility,
+            );
+            let keepalived = Arc::new(keepalived);
+            Ok::<_, io::Error>(Inside { namespace, nics, forwarder, keepalived })
+        };
+        let failed = |error| Failed(format!("namespace {}: {error}", self.setup.namespace));
+        self.inside.get_or_try_init(make).await.map_err(failed)
+    }
+
+    fn haproxy(&self, load_balancer: &str, inside: &Inside) -> Result<Arc<Haproxy>, Failed> {
+        let config = self.config.borrow();
+        let namespace = file(&inside.namespace).map_err(|error| Failed(error.to_string()))?;
+        let run = lock::run_directory(&config.amphora_id);
+        let program = config.haproxy_cmd.clone();
+        Ok(Arc::new(Haproxy::new(load_balancer, program, config.paths(), run, namespace)))
+    }
+
+    /// Divides the listeners and brings everyone to his part.
+    async fn bring(&self, state: &mut State) -> Result<(), Failed> {
+        let idle = state.wanted == Wanted::default() && state.vip.is_none();
+        if idle && self.inside.get().is_none() {
+            return Ok(());
+        }
+        let inside = self.inside().await?;
+        let mut done = Ok(());
+        // A second time where it turns out only now whether the packet path can be attached.
+        for _ in 0..2 {
+            let broken = inside.forwarder.broken();
+            done = self.divide(state, inside, broken.as_deref()).await;
+            state.broken = inside.forwarder.broken();
+            if state.broken == broken {
+                break;
+            }
+        }
+        done
+    }
+
+    /// A listener that moves is HAProxy's and the packet path's for a moment, and the packet path comes
+    /// first: it moves when it enters the maps, or leaves them. Only then HAProxy lets go of it.
+    async fn divide(
+        &self,
+        state: &mut State,
+        inside: &Inside,
+        broken: Option<&str>,
+    ) -> Result<(), Failed> {
+        let name = self.config.borrow().amphora_id.clone();
+        let engines = Engines::of(&state.wanted, &name, Means { broken, guarded: state.guarded() });
+        let moving = leaving_haproxy(state, &engines);
+        self.expect(state, &engines)?;
+
+        let beside = self.haproxies(state, inside, &engines, &moving).await;
+        // Where HAProxy did not take them, the packet path keeps them as they were.
+        let stranded = beside.is_err()
+            && state.engines.as_ref().is_some_and(|before| {
+                let mut forwarded = before.serving.desired.listeners.iter();
+                forwarded.any(|listener| engines.haproxy.contains(&listener.id))
+            });
+        if !stranded {
+            let served = inside.forwarder.serve(engines.serving.clone()).await;
+            // That it is broken is known, and HAProxy serves instead of it what it can.
+            if broken.is_none() {
+                served.map_err(Failed)?;
+            }
+        }
+        beside?;
+        if !moving.is_empty() {
+            self.haproxies(state, inside, &engines, &BTreeSet::new()).await?;
+        }
+        state.engines = Some(engines);
+        Ok(())
+    }
+
+    /// Brings each HAProxy to its part and `more` listeners.
+    async fn haproxies(
+        &self,
+        state: &mut State,
+        inside: &Inside,
+        engines: &Engines,
+        more: &BTreeSet<String>,
+    ) -> Result<(), Failed> {
+        let mut parts = engines.parts(&state.wanted, more);
+        // Also those that an earlier start has left, and that may be wanted no more.
+        let run = lock::run_directory(&self.config.borrow().amphora_id);
+        let left = Haproxy::started(&run).map_err(|error| Failed(error.to_string()))?;
+        for load_balancer in parts.keys().chain(&left) {
+            if !state.haproxy.contains_key(load_balancer) {
+                let haproxy = self.haproxy(load_balancer, inside)?;
+                state.haproxy.insert(load_balancer.clone(), haproxy);
+            }
+        }
+        let mut done = Ok(());
+        for (load_balancer, haproxy) in &state.haproxy {
+            let (part, process) = (parts.remove(load_balancer), Arc::clone(haproxy));
+            let applied = blocking(move || process.apply(part.as_ref())).await;
+            match applied {
+                Ok(Applied::Unchanged) => {}
+                Ok(applied) => info!("HAProxy of {load_balancer}: {applied:?}"),
+                Err(error) => done = Err(error),
+            }
+        }
+        let wanted = &state.wanted.haproxy;
+        state.haproxy.retain(|id, haproxy| wanted.contains_key(id) || haproxy.pid().is_some());
+        done
+    }
+
+    /// Tells VRRP's check what must hold from now on.
+    fn expect(&self, state: &State, engines: &Engines) -> Result<(), Failed> {
+        let xdp_listeners = engines.serving.desired.listeners.len();
+        let parts = engines.parts(&state.wanted, &BTreeSet::new());
+        let expectation = Expectation {
+            xdp_listeners,
+            interfaces: vec![VIP_INTERFACE.to_owned()],
+            haproxy: parts.keys().map(|id| self.paths().haproxy_socket(id)).collect(),
+        };
+        let written = expectation.write(&self.config.borrow().amphora_id);
+        written.map_err(|error| Failed(error.to_string()))
+    }
+
+    /// Has the kernel let in whom the rules name, where nobody else sees to it.
+    async fn guard_kernel(&self, state: &State) -> Result<(), Failed> {
+        if state.guarded().is_none() {
+            return Ok(());
+        }
+        let ruleset = guard::ruleset(VIP_INTERFACE, state.rules.as_deref());
+        let namespace = file(&self.inside().await?.namespace);
+        let namespace = namespace.map_err(|error| Failed(error.to_string()))?;
+        blocking(move || guard::load(&namespace, &ruleset)).await
+    }
+
+    /// Serves again, now that the interfaces are others. That the load balancer is not served is no
+    /// failure of a plug.
+    async fn plugged(&self, state: &mut State) -> Result<(), Failed> {
+        self.guard_kernel(state).await?;
+        if let Err(Failed(why)) = self.bring(state).await {
+            warn!("{why}");
+        }
+        self.inside().await?.forwarder.look().await;
+        Ok(())
+    }
+
+    /// A stop holds until the next boot, as that of a unit that is enabled.
+    fn note_vrrp(&self, action: Action) -> Result<(), Failed> {
+        let stopped = self.vrrp_stopped();
+        let noted = match action {
+            Action::Stop => fs::write(&stopped, b""),
+            Action::Start | Action::Reload if !stopped.exists() => Ok(()),
+            Action::Start | Action::Reload => fs::remove_file(&stopped),
+        };
+        noted.map_err(|error| Failed(format!("{}: {error}", stopped.display())))
+    }
+
+    /// The file that says so.
+    fn vrrp_stopped(&self) -> PathBuf {
+        lock::run_directory(&self.config.borrow().amphora_id).join("vrrp-stopped")
+    }
+
+    async fn turn(&self) -> MutexGuard<'_, State> {
+        self.state.lock().await
+    }
+}
+
+/// The namespace, for those who start programs in it.
+fn file(namespace: &Namespace) -> io::Result<File> {
+    Ok(namespace.as_fd().try_clone_to_owned()?.into())
+}
+
+/// Listeners of the packet path that HAProxy serves now.
+fn leaving_haproxy(state: &State, engines: &Engines) -> BTreeSet<String> {
+    let serves = state.haproxy.values().filter_map(|haproxy| haproxy.serves());
+    let serves = serves.flat_map(|serves| serves.config.listeners());
+    let forwarded = &engines.serving.desired.listeners;
+    let ids = serves.map(|listener| listener.id);
+    ids.filter(|id| forwarded.iter().any(|listener| listener.id == *id)).collect()
+}
+
+/// What waits for processes and files, away from the tasks that must not wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failed> + Send + 'static,
+) -> Result<T, Failed> {
+    spawn_blocking(work).await.unwrap_or_else(|error| Err(Failed(error.to_string())))
+}
+
+/// The controller asks again when it hears nothing, and must not find the first request at work still.
+async fn bounded<T, E: From<Failed>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let late = |_| Failed(format!("it took more than {CALL_TIMEOUT:?}"));
+    timeout(CALL_TIMEOUT, work).await.map_err(late)?
+}
+
+impl Amphora for Machine {
+    async fn versions(&self) -> Result<Versions, Failed> {
+        let programs = Arc::clone(&self.programs);
+        blocking(move || programs.versions().map_err(|error| Failed(error.to_string()))).await
+    }
+
+    async fn vitals(&self) -> Result<Vitals, Failed> {
+        let networks = match self.inside.get() {
+            Some(inside) => inside.nics.traffic().await?,
+            None => BTreeMap::new(),
+        };
+        vitals::now(networks).map_err(|error| Failed(error.to_string()))
+    }
+
+    async fn interface(&self, ip: IpAddr) -> Result<Option<String>, Failed> {
+        match self.inside.get() {
+            Some(inside) => inside.nics.interface(ip).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn restore(&self, plugs: &Plugs) -> Result<(), Failed> {
+        if *plugs == Plugs::default() {
+            return Ok(());
+        }
+        let mut state = self.turn().await;
+        let inside = self.inside().await?;
+        state.vip = plugs.vip.clone();
+        state.rules = plugs.rules.clone();
+        let restored = bounded(inside.nics.restore(plugs, self.topology())).await;
+        self.guard_kernel(&state).await?;
+        drop(state);
+        if self.paths().vrrp().exists() && !self.vrrp_stopped().exists() {
+            let vrrp =
+                if inside.keepalived.running() { Ok(()) } else { self.vrrp(Action::Start).await };
+            if let Err(Failed(why)) = vrrp {
+                warn!("VRRP is not back: {why}");
+            }
+        }
+        restored
+    }
+
+    async fn plug_vip(&self, plug: &VipPlug) -> Result<Plugged, PlugError> {
+        bounded(async {
+            let mut state = self.turn().await;
+            let plugged = self.inside().await?.nics.plug_vip(plug, self.topology()).await?;
+            state.vip = Some(plug.clone());
+            self.plugged(&mut state).await?;
+            Ok(plugged)
+        })
+        .await
+    }
+
+    async fn plug_network(&self, plug: &NetworkPlug) -> Result<Plugged, PlugError> {
+        bounded(async {
+            let mut state = self.turn().await;
+            let inside = self.inside().await?;
+            let plugged = inside.nics.plug_network(plug, self.topology()).await?;
+            if let Some(vip) = &plug.vip {
+                state.vip = Some(vip.clone());
+            }
+            self.plugged(&mut state).await?;
+            Ok(plugged)
+        })
+        .await
+    }
+
+    async fn guard(&self, _: &str, rules: &[Rule]) -> Result<(), Failed> {
+        bounded(async {
+            let mut state = self.turn().await;
+            let before = state.rules.replace(rules.to_vec());
+            if let Err(failed) = self.guard_kernel(&state).await {
+                state.rules = before;
+                return Err(failed);
+            }
+            self.bring(&mut state).await
+        })
+        .await
+    }
+
+    async fn check(&self, whole: &amphora::Haproxy) -> Result<(), Failed> {
+        let inside = self.inside().await?;
+        let haproxy = self.haproxy(&whole.config.load_balancer, inside)?;
+        let whole = whole.clone();
+        blocking(move || haproxy.check(&whole)).await
+    }
+
+    async fn apply(&self, wanted: &Wanted, announce: &[IpAddr]) -> Result<(), Failed> {
+        let applied = bounded(async {
+            let mut state = self.turn().await;
+            let before = std::mem::replace(&mut state.wanted, wanted.clone());
+            if let Err(failed) = self.bring(&mut state).await {
+                // The door goes on wanting what it wanted before, if it ever was.
+                if state.engines.is_some() {
+                    state.wanted = before;
+                }
+                return Err(failed);
+            }
+            if let Some(inside) = self.inside.get() {
+                inside.nics.announce(announce).await;
+            }
+            Ok(())
+        })
+        .await;
+        self.brought.store(true, Ordering::Relaxed);
+        applied
+    }
+
+    async fn vrrp(&self, action: Action) -> Result<(), Failed> {
+        let _turn = self.turn().await;
+        let keepalived = Arc::clone(&self.inside().await?.keepalived);
+        let (program, id) = (self.setup.program.clone(), self.config.borrow().amphora_id.clone());
+        self.note_vrrp(action)?;
+        bounded(blocking(move || {
+            keepalived.write_check(
+                &program,
+                &["check".as_ref(), "--name".as_ref(), id.as_str().as_ref()],
+            )?;
+            keepalived.vrrp(action)
+        }))
+        .await
+    }
+}
