@@ -159,6 +159,18 @@ impl<'a> Agent<'a> {
         self.process.as_ref().map(|process| process.child.id())
     }
 
+    /// What it has in memory for itself, and with the files that it has mapped, in KiB.
+    pub fn resident_kib(&self) -> Result<[u64; 2]> {
+        let pid = self.pid().context("it runs")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let read = |field: &str| -> Result<u64> {
+            let row = status.lines().find_map(|line| line.strip_prefix(field));
+            let size = row.and_then(|it| it.trim().strip_suffix(" kB")).context("a size")?;
+            Ok(size.trim().parse()?)
+        };
+        Ok([read("RssAnon:")?, read("VmRSS:")?])
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

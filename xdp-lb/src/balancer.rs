@@ -21,6 +21,7 @@ use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
 
 use crate::kernel::{FlowTables, Kernel, Pins, Sizes, SourcePorts};
 use crate::lock;
+use crate::memory;
 use crate::moved::Moved;
 use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
 use crate::observe::stats::{Stats, stats};
@@ -111,6 +112,7 @@ impl Balancer {
     pub fn start(options: Options, serving: Serving) -> Result<Self, Error> {
         let pins = Pins::of(&options.name);
         let kernel = Kernel::start(&pins, options.sizes, options.source_ports)?;
+        memory::give_back();
         kernel.maps.set_clock(now_s());
         if options.reserve {
             let reserved = source_ports::reserve(options.source_ports).map_err(Error::Reserve)?;

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod keepalived;
 pub mod kernel;
 pub mod lock;
+pub mod memory;
 pub mod moved;
 pub mod namespace;
 pub mod net;

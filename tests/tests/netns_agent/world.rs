@@ -99,13 +99,17 @@ pub fn engine(agent: &Agent<'_>, listener: u32) -> Result<Option<String>> {
 /// What the kernel has in the namespace of the load balancer: addresses, routes and rules.
 pub fn network(agent: &Agent<'_>) -> Result<Vec<Value>> {
     let inside = agent.inside()?;
-    let looks = [
-        &["-j", "addr"][..],
-        &["-j", "route", "show", "table", "all"],
-        &["-j", "-6", "route", "show", "table", "all"],
-        &["-j", "rule"],
-        &["-j", "-6", "rule"],
-    ];
-    let look = |look: &&[&str]| Ok(serde_json::from_str(&inside.run("ip", look)?)?);
-    looks.iter().map(look).collect()
+    let look = |words: &[&str]| -> Result<Value> {
+        Ok(serde_json::from_str(&inside.run("ip", &[&["-j"], words].concat())?)?)
+    };
+    let links = look(&["addr"])?;
+    // Not the number of the program.
+    let addresses = links.as_array().into_iter().flatten().map(|link| link["addr_info"].clone());
+    Ok(vec![
+        addresses.collect(),
+        look(&["route", "show", "table", "all"])?,
+        look(&["-6", "route", "show", "table", "all"])?,
+        look(&["rule"])?,
+        look(&["-6", "rule"])?,
+    ])
 }

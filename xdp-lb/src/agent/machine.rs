@@ -122,6 +122,8 @@ impl Machine {
             if name.ends_with(SOCKET) {
                 match haproxy_stats::rows(&base.join(&name)).await {
                     Ok(more) => rows.extend(more),
+                    // One that died is started again; one of before a reboot is nobody's.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                     Err(error) => warn!("{name}: {error}"),
                 }
             }

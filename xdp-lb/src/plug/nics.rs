@@ -328,10 +328,19 @@ impl Nics {
     }
 
     /// How many of the addresses cannot be used yet; if there are none, an error if one never can.
+    ///
+    /// Beside IPv6 addresses, that of the link counts: without it the kernel asks for no neighbour of
+    /// IPv6, and tries again only a second later (`ndisc_send_ns`, Linux 6.18).
     async fn count_tentative(&self, link: &Link, layout: &Layout) -> Result<usize, Error> {
         let addresses = self.inside.addresses().await.map_err(Error::Look)?;
+        let has_v6 = layout.addresses.iter().any(|net| net.addr().is_ipv6());
+        let is_of_link = |held: &Held| match held.net.addr() {
+            IpAddr::V6(address) => has_v6 && address.is_unicast_link_local(),
+            IpAddr::V4(_) => false,
+        };
         let is_ours = |(index, held): &(u32, Held)| {
-            *index == link.index && layout.addresses.contains(&held.net)
+            let counts = layout.addresses.contains(&held.net) || is_of_link(held);
+            *index == link.index && counts
         };
         let (mut tentative, mut duplicate) = (0, None);
         for (_, held) in addresses.into_iter().filter(is_ours) {
