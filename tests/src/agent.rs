@@ -28,6 +28,7 @@ const KEY: &str = "insecure";
 /// How long the agent may take for one step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const WITHOUT_BPF: &str = "mount --make-private /sys/fs/bpf && umount /sys/fs/bpf && exec \"$@\"";
 const POLL: Duration = Duration::from_millis(20);
 
 /// An amphora and its agent. Dropped, it is gone with everything it pinned.
@@ -43,7 +44,7 @@ pub struct Agent<'a> {
     heartbeats: UdpSocket,
     told: UnixDatagram,
     process: Option<Process>,
-    options: Options,
+    pub options: Options,
 }
 
 #[derive(Clone, Debug)]
@@ -52,11 +53,13 @@ pub struct Options {
     pub topology: &'static str,
     /// The interface of the VIPs, as it is called on the machine before it is plugged.
     pub nic: &'static str,
+    /// Whether the machine has a BPF file system, without which XDP cannot be.
+    pub bpf: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { topology: "SINGLE", nic: "eth1" }
+        Self { topology: "SINGLE", nic: "eth1", bpf: true }
     }
 }
 
@@ -119,7 +122,15 @@ impl<'a> Agent<'a> {
 
     pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.folder().join("log"))?;
-        let mut command = Command::new(program());
+        let mut command = if self.options.bpf {
+            Command::new(program())
+        } else {
+            // Mounts of its own, but for the names of namespaces, which are shared.
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "unchanged", "sh", "-c", WITHOUT_BPF, "sh"]);
+            command.arg(program());
+            command
+        };
         command
             .args(["agent", "--namespace", &self.namespace(), "--config"])
             .arg(self.folder().join("amphora-agent.conf"))

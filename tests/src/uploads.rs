@@ -31,13 +31,18 @@ pub struct Frontend {
     pub balance: &'static str,
     /// Addresses with ports, and weights.
     pub members: Vec<(IpAddr, u16, u16)>,
+    /// Lines of the pool, each with its end.
+    pub pool: &'static str,
     /// Ends each member's line: ` send-proxy`.
     pub server: &'static str,
+    /// Indexes of members that are.
+    pub disabled: Vec<usize>,
 }
 
 impl Frontend {
     pub fn new(id: u32, port: u16, speaks: Speaks, members: Vec<(IpAddr, u16, u16)>) -> Self {
-        Self { id, port, speaks, balance: "roundrobin", members, server: "" }
+        let (balance, pool, server, disabled) = ("roundrobin", "", "", Vec::new());
+        Self { id, port, speaks, balance, members, pool, server, disabled }
     }
 }
 
@@ -59,7 +64,8 @@ pub fn haproxy(base: &Path, vips: &[IpAddr], frontends: &[Frontend]) -> String {
          log global\n    retries 3\n    option redispatch\n    option splice-request\n    \
          option splice-response\n    option http-keep-alive\n\n"
     );
-    for Frontend { id, port, speaks, balance, members, server } in frontends {
+    for Frontend { id, port, speaks, balance, members, pool: lines, server, disabled } in frontends
+    {
         let (listener, pool) = (uuid(*id), uuid(id + 1000));
         let mode = if *speaks == Speaks::Tcp { "tcp" } else { "http" };
         let _ = writeln!(text, "frontend {listener}\n    maxconn 50000");
@@ -76,13 +82,15 @@ pub fn haproxy(base: &Path, vips: &[IpAddr], frontends: &[Frontend]) -> String {
         let _ = writeln!(
             text,
             "    mode {mode}\n    default_backend {pool}:{listener}\n    timeout client 50000\n\n\
-             backend {pool}:{listener}\n    mode {mode}\n    balance {balance}\n    \
+             backend {pool}:{listener}\n    mode {mode}\n    balance {balance}\n{lines}    \
              fullconn 50000\n    option allbackups\n    timeout connect 5000\n    \
              timeout server 50000"
         );
         for (index, (address, port, weight)) in members.iter().enumerate() {
             let name = member(*id, index);
-            let _ = writeln!(text, "    server {name} {address}:{port} weight {weight}{server}");
+            let state = if disabled.contains(&index) { " disabled" } else { "" };
+            let line = format!("{name} {address}:{port} weight {weight}{state}{server}");
+            let _ = writeln!(text, "    server {line}");
         }
         text.push('\n');
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent_api::Name;
+use agent_api::{Name, durable};
 
 /// Where the daemon keeps what need not survive a boot.
 const DIRECTORY: &str = "/run/xdp-lb";
@@ -83,6 +83,19 @@ pub fn holder(name: &Name) -> Option<String> {
     let held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
     let mut pid = String::new();
     (held && file.read_to_string(&mut pid).is_ok()).then(|| pid.trim().to_owned())
+}
+
+/// Load balancers that have been started since the last boot, and not detached.
+pub fn names() -> Result<Vec<Name>, Error> {
+    let path = PathBuf::from(DIRECTORY);
+    let files = durable::names(&path)
+        .map_err(|durable::Error { path, error, .. }| Error::File { path, error })?;
+    let mut names: Vec<Name> = files
+        .iter()
+        .filter_map(|file| Name::try_from(file.strip_suffix(".lock")?.to_owned()).ok())
+        .collect();
+    names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    Ok(names)
 }
 
 /// Removes the files of a load balancer that is no more. By whom holds its lock.

@@ -129,9 +129,25 @@ struct Explain {
 /// Which load balancer.
 #[derive(Debug, Args)]
 struct Which {
-    /// Its name, as its file says it.
+    /// Its name, as its file says it; of an amphora its id [default: the only one there is].
     #[arg(long, value_parser = name)]
-    name: Name,
+    name: Option<Name>,
+}
+
+impl Which {
+    fn name(&self) -> Result<Name> {
+        if let Some(name) = &self.name {
+            return Ok(name.clone());
+        }
+        match &lock::names()?[..] {
+            [] => anyhow::bail!("no load balancer has been started here"),
+            [only] => Ok(only.clone()),
+            several => {
+                let names: Vec<_> = several.iter().map(Name::to_string).collect();
+                anyhow::bail!("there are several: --name is one of {}", names.join(", "))
+            }
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -151,27 +167,24 @@ fn start(command: Command) -> Result<()> {
     match command {
         Command::Run(options) => daemon(options),
         Command::Agent(options) => amphora(options),
-        Command::Check(which) => Ok(check::check(&which.name)?),
+        Command::Check(which) => Ok(check::check(&which.name()?)?),
         Command::Status(look) => show(&status(&look.found()?)?, look.json),
-        Command::Stats(look) => show(
-            &{
-                let found = look.found()?;
-                stats(&found.maps, &found.record)?
-            },
-            look.json,
-        ),
+        Command::Stats(look) => {
+            let found = look.found()?;
+            show(&stats(found.maps()?, &found.record)?, look.json)
+        }
         Command::Flows(Flows { look, limit }) => show(&flows(&look.found()?, limit)?, look.json),
         Command::Explain(Explain { files, json, base_path, base_cert_dir }) => {
             let certs = base_cert_dir.unwrap_or_else(|| base_path.join("certs"));
             show(&explain(&files, &Paths::new(base_path, certs))?, json)
         }
-        Command::Detach(which) => detach(&which.name),
+        Command::Detach(which) => detach(&which.name()?),
     }
 }
 
 impl Look {
     fn found(&self) -> Result<Found> {
-        Ok(Found::open(&self.which.name)?)
+        Ok(Found::open(&self.which.name()?)?)
     }
 }
 

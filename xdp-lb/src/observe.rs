@@ -16,20 +16,30 @@ use crate::record::Record;
 
 /// A load balancer, as it is found.
 pub struct Found {
-    pub maps: Maps,
+    /// None where a daemon runs, or ran, and the kernel would not have its program.
+    maps: Option<Maps>,
     /// Empty where the daemon's file is gone: then there are numbers in place of names.
     pub record: Record,
     /// Process id of the daemon, if it runs.
     pub daemon: Option<String>,
+    pins: Pins,
 }
 
 impl Found {
     pub fn open(name: &Name) -> Result<Self, Error> {
-        Ok(Self {
-            maps: Maps::open(&Pins::of(name))?,
-            record: Record::read(&lock::run_file(name, "json")).unwrap_or_default(),
-            daemon: lock::holder(name),
-        })
+        let (pins, record) = (Pins::of(name), Record::read(&lock::run_file(name, "json")));
+        let maps = match Maps::open(&pins) {
+            Ok(maps) => Some(maps),
+            Err(Error::NotStarted(_)) if record.is_some() => None,
+            Err(error) => return Err(error),
+        };
+        let (record, daemon) = (record.unwrap_or_default(), lock::holder(name));
+        Ok(Self { maps, record, daemon, pins })
+    }
+
+    pub fn maps(&self) -> Result<&Maps, Error> {
+        let missing = || Error::NotStarted(self.pins.directory().into());
+        self.maps.as_ref().ok_or_else(missing)
     }
 }
 

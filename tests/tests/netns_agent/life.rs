@@ -1,10 +1,12 @@
 //! Starts, restarts, crashes, reboots, and what the agent costs.
 
 use std::fs;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use xdp_lb_ebpf::abi::Meta;
 use xdp_lb_tests::agent::{Agent, Options};
 use xdp_lb_tests::clients::{TIMEOUT, http_get, https_get, udp_ask};
 use xdp_lb_tests::lab::FAMILIES;
@@ -86,6 +88,29 @@ fn netns_edge_60_a_reboot_brings_all_but_certificates_back() {
     agent.reload(LOAD_BALANCER).expect("reloaded");
     let get = || https_get(lab.vip(FAMILIES[0], port(TLS)), "/");
     assert!(lab.client.netns.enter(get).expect("TLS").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn netns_maps_of_another_version_are_made_anew() {
+    let lab = lab();
+    let _servers = servers(&lab);
+    let mut agent = Agent::start(&lab).expect("an agent");
+    serve_all(&agent).expect("served");
+    agent.stop().expect("it ends");
+    let meta = format!("/sys/fs/bpf/xdp-lb/{}/META", agent.id);
+    let mut value = vec!["99".to_owned()];
+    value.resize(size_of::<Meta>(), "00".to_owned());
+    let mut bpftool = Command::new("bpftool");
+    bpftool.args(["map", "update", "pinned", &meta, "key", "hex", "00", "00", "00", "00"]);
+    bpftool.args(["value", "hex"]).args(&value);
+    assert!(bpftool.status().expect("bpftool").success());
+    agent.run().expect("it starts");
+    assert!(agent.log().contains("the pinned maps are of version"), "{}", agent.log());
+    for family in FAMILIES {
+        let get = || http_get(lab.vip(family, port(TCP)), "/").map(|response| response.status);
+        assert_eq!(lab.client.netns.enter(get).expect("a response"), 200);
+    }
+    assert_eq!(engine(&agent, TCP).expect("status").as_deref(), Some("xdp"));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Two engines, one load balancer.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use serde_json::Value;
-use xdp_lb_tests::agent::Agent;
+use serde_json::{Value, json};
+use xdp_lb_tests::agent::{Agent, Options};
 use xdp_lb_tests::clients::{
     Connections, Outcome, TIMEOUT, http_get, https_get, requests, sctp_ask, udp_ask,
 };
@@ -24,7 +26,7 @@ const ROUNDS: usize = 20;
 const MOVES: usize = 6;
 
 #[test]
-fn netns_edges_37_40_41_all_kinds_of_listeners_carry_traffic_at_once() {
+fn netns_edges_34_37_40_41_all_kinds_of_listeners_carry_traffic_at_once() {
     let lab = lab();
     let _servers = servers(&lab);
     let agent = Agent::start(&lab).expect("an agent");
@@ -82,7 +84,7 @@ fn netns_edge_38_a_listener_moves_between_engines_under_load() {
     let lab = lab();
     let _servers = servers(&lab);
     let agent = Agent::start(&lab).expect("an agent");
-    agent.plug_vip(serde_json::json!({})).expect("plugged");
+    agent.plug_vip(json!({})).expect("plugged");
     let plain = frontend(&lab, TCP, Speaks::Tcp);
     let proxied = Frontend { server: " send-proxy", ..plain.clone() };
     agent.serve(LOAD_BALANCER, &haproxy(&agent, std::slice::from_ref(&plain))).expect("served");
@@ -188,4 +190,78 @@ fn netns_without_xdp_tcp_is_haproxys_and_comes_back() {
     agent.status_when("XDP again", by_xdp).expect("status");
     let get = || http_get(lab.vip(FAMILIES[0], port(TCP)), "/").map(|response| response.status);
     assert_eq!(lab.client.netns.enter(get).expect("a response"), 200);
+}
+
+#[test]
+fn netns_without_a_program_tcp_is_haproxys_and_status_says_why() {
+    let lab = lab();
+    let _servers = servers(&lab);
+    let options = Options { bpf: false, ..Default::default() };
+    let mut agent = Agent::start_on(&lab, &lab.amphora, options).expect("an agent");
+    serve_all(&agent).expect("served");
+    let get = || http_get(lab.vip(FAMILIES[0], port(TCP)), "/").map(|response| response.status);
+    assert_eq!(lab.client.netns.enter(get).expect("HAProxy serves"), 200);
+    assert_eq!(engine(&agent, TCP).expect("status").as_deref(), Some("haproxy"));
+    let error = agent.status().expect("status")["warnings"].to_string();
+    assert!(error.contains("is not a BPF file system"), "{error}");
+
+    // The machine is mended.
+    agent.stop().expect("it ends");
+    agent.options.bpf = true;
+    agent.run().expect("it starts");
+    assert_eq!(engine(&agent, TCP).expect("status").as_deref(), Some("xdp"));
+    assert_eq!(lab.client.netns.enter(get).expect("XDP serves"), 200);
+}
+
+#[test]
+fn netns_edge_39_what_is_not_ours_reaches_the_kernel() {
+    let lab = lab();
+    let _servers = servers(&lab);
+    let agent = Agent::start(&lab).expect("an agent");
+    serve_all(&agent).expect("served");
+    for family in FAMILIES {
+        // Of the VIPs too: HAProxy's peers are at 1025 of an address of ours.
+        let at = lab.vip(family, 1025);
+        let listener = agent.inside().expect("it").enter(|| TcpListener::bind(at)).expect("a port");
+        let connect = || TcpStream::connect_timeout(&at, TIMEOUT).map(drop);
+        lab.client.netns.enter(connect).expect("it listens");
+        drop(listener);
+        let closed = lab.client.netns.enter(connect).expect_err("nobody listens");
+        assert_eq!(closed.kind(), ErrorKind::ConnectionRefused, "by the kernel");
+        // An ICMP error of the kernel's own.
+        let ask = || udp_ask(at, b"?", TIMEOUT).map(drop);
+        let closed = lab.client.netns.enter(ask).expect_err("nobody listens");
+        assert_eq!(closed.kind(), ErrorKind::ConnectionRefused, "by the kernel");
+    }
+}
+
+#[test]
+fn netns_edge_70_a_client_that_sticks_is_drained_to_and_not_to_what_is_disabled() {
+    let lab = lab();
+    let _servers = servers(&lab);
+    let agent = Agent::start(&lab).expect("an agent");
+    agent.plug_vip(json!({})).expect("plugged");
+    let pool = "    stick-table type ipv6 size 10k\n    stick on src\n";
+    let mut sticky = Frontend { pool, ..frontend(&lab, TCP, Speaks::Tcp) };
+    let serve = |sticky: &Frontend| {
+        agent.serve(LOAD_BALANCER, &haproxy(&agent, std::slice::from_ref(sticky))).expect("served");
+    };
+    serve(&sticky);
+    let ask = || {
+        let get = || http_get(lab.vip(FAMILIES[0], port(TCP)), "/").expect("a response").member;
+        lab.client.netns.enter(|| (0..4).map(|_| get()).collect::<BTreeSet<_>>())
+    };
+    let first = ask();
+    assert_eq!(first.len(), 1, "{first:?}");
+    let name = first.first().cloned().unwrap_or_default();
+    let host = lab.members.iter().position(|host| host.name == name).expect("a member");
+    // Both families of that host.
+    let its = [2 * host, 2 * host + 1];
+    its.iter().for_each(|index| sticky.members[*index].2 = 0);
+    serve(&sticky);
+    assert_eq!(ask(), first, "it drains");
+    sticky.disabled = its.to_vec();
+    serve(&sticky);
+    let other = ask();
+    assert!(other.len() == 1 && other != first, "{other:?}");
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::balancer::{self, Balancer, Interfaces, Serving, VIP_INTERFACE, ticks};
-use crate::kernel::{Sizes, SourcePorts};
+use crate::kernel::{Pins, Sizes, SourcePorts};
 use crate::lock;
 use crate::namespace::Namespace;
 use crate::net::Watch;
@@ -26,8 +26,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Commands that wait; each comes from a task that waits for its answer.
 const COMMANDS: usize = 16;
 
-/// Source ports towards members, those of `xdp-lb run`.
-const SOURCE_PORTS: SourcePorts = SourcePorts { low: 1024, span: 59_976 };
+/// Source ports towards members. The rest, the dynamic ports of RFC 6335, are HAProxy's: 16,384
+/// connections to each member. The same on every amphora, so that the two of a pair choose alike.
+const SOURCE_PORTS: SourcePorts = SourcePorts { low: 1024, span: 49_152 - 1024 };
 
 /// The thread's other end. It stops when this is dropped, and leaves everything in place.
 #[derive(Debug)]
@@ -129,7 +130,7 @@ impl Thread {
     fn run(mut self) {
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return self.fails(error.to_string()),
+            Err(error) => return self.is(State::Fails(error.to_string())),
         };
         runtime.block_on(async {
             let mut told = self.told(None).await;
@@ -140,11 +141,11 @@ impl Thread {
                         now.answer(balancer.record().error.clone().map_or(Ok(()), Err));
                         match self.forward(balancer, watch, &mut now.serving).await {
                             Ok(()) => return,
-                            Err(why) => self.fails(why),
+                            Err(why) => self.fails(why, &now.serving),
                         }
                     }
                     Err(why) => {
-                        self.fails(why.clone());
+                        self.fails(why.clone(), &now.serving);
                         now.answer(Err(why));
                     }
                 }
@@ -185,7 +186,18 @@ impl Thread {
             reserve: true,
         };
         let desired = serving.desired.clone();
-        let mut balancer = Balancer::start(options, serving).map_err(|it| it.to_string())?;
+        let mut started = Balancer::start(options.clone(), serving.clone());
+        if let Err(error) = &started {
+            // Left there, it would forward what nobody keeps in step any more: before HAProxy, which
+            // serves instead. Made anew, it may be taken: maps of another version never are.
+            let pins = Pins::of(&self.name);
+            if pins.exist() {
+                warn!("what an earlier start has left is removed, connections too: {error}");
+                pins.remove().map_err(|it| format!("{}: {it}", pins.directory().display()))?;
+                started = Balancer::start(options, serving);
+            }
+        }
+        let mut balancer = started.map_err(|error| error.to_string())?;
         balancer.meet(&desired, &mut watch).await;
         balancer.look(&watch).await.map_err(|error| error.to_string())?;
         Ok((balancer, watch))
@@ -245,12 +257,15 @@ impl Thread {
     }
 
     /// Where it does not even start, it is told here what `xdp-lb status` shows.
-    fn fails(&self, why: String) {
+    fn fails(&self, why: String, serving: &Serving) {
         let path = lock::run_file(&self.name, "json");
         let mut record = Record::read(&path).unwrap_or_default();
         record.name = self.name.to_string();
         record.pid = std::process::id();
         record.error = Some(why.clone());
+        record.beside = serving.beside.clone();
+        record.listeners.clear();
+        record.backends.clear();
         if let Err(error) = record.write(&path) {
             warn!("{}: {error}", path.display());
         }

@@ -47,7 +47,7 @@ pub struct Flow {
 
 /// At most `limit` flows, IPv4 first; all are counted.
 pub fn flows(found: &Found, limit: usize) -> Result<Flows, Error> {
-    let Found { maps, record, .. } = found;
+    let (maps, record) = (found.maps()?, &found.record);
     let mapped = maps.map_flows()?;
     let now_s = maps.clock.first().map_or(0, |clock| clock.0.load());
     let names =

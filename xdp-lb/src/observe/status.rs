@@ -9,7 +9,7 @@ use xdp_lb_ebpf::Reason;
 
 use super::stats::stats;
 use super::{Found, or_dash, row, table};
-use crate::kernel::Mode;
+use crate::kernel::{Maps, Mode};
 use crate::record::{Interface, Standing, State};
 
 #[derive(Debug, Serialize)]
@@ -61,7 +61,8 @@ pub struct Count {
 }
 
 pub fn status(found: &Found) -> Result<Status, MapError> {
-    let Found { maps, record, daemon } = found;
+    let Found { record, daemon, .. } = found;
+    let maps = found.maps().ok();
     let load = |loads: &[crate::kernel::Padded32], id: u32| {
         loads.get(id as usize).map_or(0, |load| load.0.load())
     };
@@ -71,7 +72,9 @@ pub fn status(found: &Found) -> Result<Status, MapError> {
         addresses: addresses(&listener.vips, listener.port),
         by: Some("xdp".to_owned()),
         pool: listener.pool.clone(),
-        connections: listener.number.map(|number| load(&maps.listener_load, number)),
+        connections: listener
+            .number
+            .map(|number| maps.map_or(0, |maps| load(&maps.listener_load, number))),
         connection_limit: listener.connection_limit,
         why: None,
     });
@@ -93,14 +96,15 @@ pub fn status(found: &Found) -> Result<Status, MapError> {
         weight: backend.weight,
         state: backend.state,
         why: backend.why.clone(),
-        connections: load(&maps.backend_load, backend.number),
+        connections: maps.map_or(0, |maps| load(&maps.backend_load, backend.number)),
     });
-    let reasons = reasons(found)?;
-    let opened = stats(&found.maps, &found.record)?
-        .listeners
-        .iter()
-        .map(|listener| listener.moved.opened)
-        .sum();
+    let (reasons, opened) = match maps {
+        None => (Vec::new(), 0),
+        Some(maps) => {
+            let listeners = stats(maps, record)?.listeners;
+            (reasons(maps)?, listeners.iter().map(|listener| listener.moved.opened).sum())
+        }
+    };
     Ok(Status {
         name: record.name.clone(),
         daemon: daemon.clone(),
@@ -116,10 +120,10 @@ fn addresses(vips: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     vips.iter().map(|vip| (*vip, port).into()).collect()
 }
 
-fn reasons(found: &Found) -> Result<Vec<Count>, MapError> {
+fn reasons(maps: &Maps) -> Result<Vec<Count>, MapError> {
     let mut counts = Vec::new();
     for reason in Reason::ALL {
-        let frames = found.maps.reasons.get(&(*reason as u32), 0)?.iter().sum();
+        let frames = maps.reasons.get(&(*reason as u32), 0)?.iter().sum();
         if frames > 0 {
             let (name, text) = reason.text();
             counts.push(Count { reason: name, text: text.trim(), frames });
