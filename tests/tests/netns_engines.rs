@@ -194,7 +194,7 @@ fn netns_edge_35_38_haproxy_follows_what_is_wanted_and_no_more() {
     assert_eq!(amphora.listening(80), 0);
     let left = fs::read_dir(&amphora.run).expect("a directory").flatten();
     let left: Vec<_> = left.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    assert_eq!(left, ["haproxy-default-user-group.conf"]);
+    assert_eq!(left, ["xdp-lb.cfg"]);
     assert!(!amphora.paths.haproxy_socket(ID).exists());
     haproxy.supervise();
     assert!(haproxy.pid().is_none(), "it is not wanted");
