@@ -80,7 +80,10 @@ impl<'a> Agent<'a> {
     /// All but the files that come with the machine, and the process.
     pub fn prepare(lab: &'a Lab, host: &'a Host, options: Options) -> Result<Self> {
         let id = format!("{}{}", lab.prefix(), host.name);
-        let folder = TempDir::with_prefix("xdp-lb-agent-")?;
+        // In memory, where there is such a place: on a busy disk a sync takes seconds, up to a minute.
+        let places = ["/dev/shm", "/tmp"].map(Path::new);
+        let place = places.into_iter().find(|place| place.is_dir()).context("a folder")?;
+        let folder = TempDir::with_prefix_in("xdp-lb-agent-", place)?;
         let trust = Trust::new()?;
         let shown = trust.client_ca.issue("controller", Kind::Octavia)?;
         let heard = host.netns.enter(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 5555)))?;

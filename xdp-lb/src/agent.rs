@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::lock;
 use crate::run::tell_systemd;
@@ -108,14 +108,19 @@ async fn identity(certificate: &Path, authorities: &Path, oldest: TlsMinimum) ->
     }
 }
 
-/// Each second. systemd is told that we are alive by whoever has to stay alive: the loop that asks the
-/// packet path and the processes beside it.
+/// Each second. systemd is told that we are alive where those are who must be: this loop, and the packet
+/// path's thread. Else it starts us again, which changes no packet.
 async fn supervise(door: &Door<Machine>) -> Result<Never, Error> {
     let mut due = interval(SUPERVISION);
     due.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         due.tick().await;
-        door.amphora().supervise().await;
-        tell_systemd(&[NotifyState::Watchdog]);
+        let machine = door.amphora();
+        machine.supervise().await;
+        if machine.is_alive().await {
+            tell_systemd(&[NotifyState::Watchdog]);
+        } else {
+            error!("the packet path's thread does not answer");
+        }
     }
 }

@@ -14,6 +14,7 @@ use crate::haproxy::socket;
 use crate::kernel::Pins;
 use crate::lock::run_file;
 use crate::net::Watch;
+use crate::volatile;
 
 /// The stock script waits for 5 seconds, which is as long as keepalived waits for the script.
 const ANSWERING: Duration = Duration::from_secs(2);
@@ -64,7 +65,7 @@ impl Expectation {
             doing: "write",
             error: error.into(),
         })?;
-        durable::write(&path, 0o600, &text)
+        volatile::write(&path, 0o600, &text)
     }
 }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::child::{self, Identity, Restarts, Running};
+use crate::volatile;
 
 /// To parse a configuration of the largest size, and to bind what it names.
 const STARTING: Duration = Duration::from_secs(15);
@@ -145,6 +146,13 @@ impl Haproxy {
         Ok(self.bring(wanted)?)
     }
 
+    /// Has it end when its connections have: what it serves is somebody else's from now on. One that
+    /// was told so before and has not come to its end yet is ended.
+    pub fn retire(&self) -> Result<Applied, Failed> {
+        let _turn = self.turn();
+        Ok(self.leave()?)
+    }
+
     /// Starts it again if it has died. To be called every second; it returns at once while
     /// [`apply`] is at work.
     ///
@@ -186,10 +194,12 @@ impl Haproxy {
     fn bring(&self, wanted: Option<&amphora::Haproxy>) -> Result<Applied, Error> {
         match (self.running(), wanted) {
             (None, None) => {
+                self.end_leaving()?;
                 self.clear()?;
                 Ok(Applied::Unchanged)
             }
             (Some(running), None) => {
+                self.end_leaving()?;
                 self.stop(&running)?;
                 Ok(Applied::Stopped)
             }
@@ -225,7 +235,7 @@ impl Haproxy {
         let directory = self.paths.load_balancer(&self.load_balancer);
         fs::create_dir_all(&directory).map_err(|error| Error::Path { path: directory, error })?;
         let config = self.config_path();
-        durable::write(&config, 0o600, wanted.config.text().as_bytes())?;
+        volatile::write(&config, 0o600, wanted.config.text().as_bytes())?;
         let mut command = self.command(&wanted.peer, &config)?;
         let master = format!("{},mode,600", self.master_socket().display());
         command.args(["-W", "-D", "-p"]).arg(self.pid_file()).args(["-S", &master]);
@@ -248,7 +258,7 @@ impl Haproxy {
         self.save_state();
         let config = self.config_path();
         let old = durable::read(&config)?;
-        durable::write(&config, 0o600, wanted.config.text().as_bytes())?;
+        volatile::write(&config, 0o600, wanted.config.text().as_bytes())?;
         running.signal(Signal::USR2)?;
         match self.reloaded(running, before) {
             Ok(()) => {
@@ -259,7 +269,7 @@ impl Haproxy {
             Err(error) => {
                 // The next reload, whoever asks for it, is not to find what has failed.
                 if let Some(old) = old {
-                    durable::write(&config, 0o600, &old)?;
+                    volatile::write(&config, 0o600, &old)?;
                 }
                 Err(error)
             }
@@ -311,6 +321,30 @@ impl Haproxy {
         self.clear()
     }
 
+    /// It listens no more and ends with its last connection (SIGUSR1, `soft-stop`).
+    fn leave(&self) -> Result<Applied, Error> {
+        let Some(running) = self.running() else {
+            self.clear()?;
+            return Ok(Applied::Unchanged);
+        };
+        self.end_leaving()?;
+        let (pid, leaving) = (self.pid_file(), self.leaving_file());
+        fs::rename(&pid, &leaving).map_err(|error| Error::Path { path: leaving, error })?;
+        running.signal(Signal::USR1)?;
+        let load_balancer = &self.load_balancer;
+        info!("HAProxy of load balancer {load_balancer} ends with its last connection");
+        self.clear()?;
+        Ok(Applied::Stopped)
+    }
+
+    fn end_leaving(&self) -> Result<(), Error> {
+        let file = self.leaving_file();
+        if let Some(leaving) = Running::find(&file, &self.identity()) {
+            leaving.stop(STOPPING)?;
+        }
+        remove(&file)
+    }
+
     /// Removes what a process that is no more has left, the record first: it is not wanted any
     /// more.
     fn clear(&self) -> Result<(), Error> {
@@ -327,7 +361,7 @@ impl Haproxy {
     /// Has HAProxy read it, as a whole.
     fn try_config(&self, haproxy: &amphora::Haproxy) -> Result<(), Error> {
         let path = self.run_file("tried.cfg");
-        durable::write(&path, 0o600, haproxy.config.text().as_bytes())?;
+        volatile::write(&path, 0o600, haproxy.config.text().as_bytes())?;
         let checked = self.command(&haproxy.peer, &path).and_then(|mut command| {
             child::run(None, command.arg("-c"), b"", STARTING)
                 .map_err(|error| self.said(error, Error::Refused))
@@ -349,7 +383,7 @@ impl Haproxy {
         }
         let own = self.run.join(OWN);
         if durable::read(&own)?.as_deref() != Some(content.as_bytes()) {
-            durable::write(&own, 0o600, content.as_bytes())?;
+            volatile::write(&own, 0o600, content.as_bytes())?;
         }
         command.arg("-f").arg(own);
         Ok(command)
@@ -372,7 +406,7 @@ impl Haproxy {
         let state = socket::ask(&self.stats_socket(), "show servers state", ANSWERING);
         let saved = match state {
             Ok(state) => {
-                durable::write(&path, 0o600, state.as_bytes()).map_err(|it| it.to_string())
+                volatile::write(&path, 0o600, state.as_bytes()).map_err(|it| it.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
@@ -393,7 +427,7 @@ impl Haproxy {
         let path = self.record_path();
         let text = serde_json::to_vec(&record)
             .map_err(|error| Error::Path { path: path.clone(), error: error.into() })?;
-        Ok(durable::write(&path, 0o600, &text)?)
+        Ok(volatile::write(&path, 0o600, &text)?)
     }
 
     /// None also where it cannot be understood: then it is to be reloaded, and noted again.
@@ -420,6 +454,11 @@ impl Haproxy {
         directory.join(format!("{}.pid", self.load_balancer))
     }
 
+    /// Names the process that ends with its last connection. Beside the other, to be renamed to.
+    fn leaving_file(&self) -> PathBuf {
+        self.pid_file().with_extension("leaving")
+    }
+
     fn stats_socket(&self) -> PathBuf {
         self.paths.haproxy_socket(&self.load_balancer)
     }
@@ -442,12 +481,7 @@ impl Haproxy {
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Path { path: path.to_owned(), error })
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    volatile::remove(path).map_err(|error| Error::Path { path: path.to_owned(), error })
 }
 
 /// The alerts of what HAProxy said, without its process and our paths; all of it where there are

@@ -27,3 +27,4 @@ pub mod run;
 pub mod sweep;
 pub mod tables;
 pub mod vitals;
+pub mod volatile;

@@ -207,7 +207,9 @@ fn show<T: Display + Serialize>(shown: &T, json: bool) -> Result<()> {
 fn amphora(Agent { config, namespace }: Agent) -> Result<()> {
     log_to_stderr();
     let program = std::env::current_exe().context("the path of this program")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Two, so that heartbeats leave while an upload waits for the disk.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().build()?;
     Ok(runtime.block_on(agent(config, Setup { namespace, program }))?)
 }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::Mode;
 use crate::moved::Moved;
 use crate::tables::{BackendName, Names};
+use crate::volatile;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -131,9 +132,7 @@ impl Record {
 
     /// A reader finds the old one or the new one, whole.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let next = path.with_extension("json.next");
-        fs::write(&next, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(next, path)
+        volatile::write(path, 0o644, &serde_json::to_vec_pretty(self)?).map_err(|it| it.error)
     }
 
     pub fn names(&self) -> Names {

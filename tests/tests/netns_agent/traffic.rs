@@ -9,7 +9,7 @@ use std::thread;
 use serde_json::{Value, json};
 use xdp_lb_tests::agent::{Agent, Options};
 use xdp_lb_tests::clients::{
-    Connections, Outcome, TIMEOUT, http_get, https_get, requests, sctp_ask, udp_ask,
+    Connection, Connections, Outcome, TIMEOUT, http_get, https_get, requests, sctp_ask, udp_ask,
 };
 use xdp_lb_tests::lab::{FAMILIES, Family, Lab, occupy};
 use xdp_lb_tests::servers::sctp_missing;
@@ -105,7 +105,35 @@ fn netns_edge_38_a_listener_moves_between_engines_under_load() {
         assert_eq!(outcome.errors, [""; 0], "of {} requests", outcome.ok);
         assert!(outcome.ok > 100, "{}", outcome.ok);
     }
-    assert_eq!(agent.processes("haproxy").expect("a namespace").len(), 0, "nothing needs it");
+    // It ends with the last connection that it had, and those are closed by now.
+    agent
+        .status_when("no HAProxy", |_| agent.processes("haproxy").is_ok_and(|it| it.is_empty()))
+        .expect("nothing needs it");
+
+    // One that is kept open over a move to XDP stays with HAProxy, and one to HAProxy with XDP.
+    let serve = |frontend: &Frontend| {
+        agent
+            .serve(LOAD_BALANCER, &haproxy(&agent, std::slice::from_ref(frontend)))
+            .expect("served");
+    };
+    let open = || {
+        let at = lab.vip(FAMILIES[0], port(TCP));
+        lab.client.netns.enter(|| Connection::open(at)).expect("a connection")
+    };
+    let mut by_xdp = open();
+    serve(&proxied);
+    let mut by_haproxy = open();
+    let peer = |connection: &mut Connection| connection.get("/").map(|response| response.peer.ip());
+    let own = lab.amphora.addr(FAMILIES[0], 0).ip();
+    let vip = lab.vip(FAMILIES[0], 0).ip();
+    let peers = (peer(&mut by_xdp).expect("XDP"), peer(&mut by_haproxy).expect("HAProxy"));
+    assert!(peers.0 == vip && peers.1 != vip, "{peers:?}, {own}");
+    serve(&plain);
+    assert_eq!(peer(&mut by_xdp).expect("XDP"), peers.0);
+    assert_eq!(peer(&mut by_haproxy).expect("HAProxy"), peers.1);
+    // Deleted, it carries nothing more.
+    agent.must(200, "DELETE", &format!("/1.0/listeners/{LOAD_BALANCER}"), b"").expect("deleted");
+    assert!(peer(&mut by_haproxy).is_err());
 }
 
 /// Requests over IPv4 and IPv6, each on a connection of its own and on connections that are kept, for as

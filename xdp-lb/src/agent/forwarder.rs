@@ -9,7 +9,7 @@ use std::time::Duration;
 use agent_api::Name;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::balancer::{self, Balancer, Interfaces, Serving, VIP_INTERFACE, ticks};
@@ -22,6 +22,10 @@ use crate::record::{Record, Standing};
 
 /// After a failure it is tried again this much later, or when it is told what to serve.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// For an answer of the thread. To load the program takes a third of a second, and tens of it on a machine
+/// that is that busy.
+const ALIVE: Duration = Duration::from_secs(20);
 
 /// Commands that wait; each comes from a task that waits for its answer.
 const COMMANDS: usize = 16;
@@ -51,6 +55,7 @@ pub enum State {
 enum Command {
     Serve(Box<Serving>, oneshot::Sender<Result<(), String>>),
     Look(oneshot::Sender<()>),
+    Ping(oneshot::Sender<()>),
     Count(oneshot::Sender<Option<Stats>>),
 }
 
@@ -85,6 +90,17 @@ impl Forwarder {
         let (answer, answered) = oneshot::channel();
         self.tell(Command::Count(answer)).await;
         answered.await.ok().flatten()
+    }
+
+    /// Whether its thread goes on: an answer within a while. It answers whatever it is at, but for the
+    /// time it takes to load the program.
+    pub async fn is_alive(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.tell(Command::Ping(answer)).await;
+            answered.await.is_ok()
+        };
+        timeout(ALIVE, asked).await.unwrap_or(false)
     }
 
     /// Why it cannot be where the VIPs are, if so. Known once it was told what to serve.
@@ -170,7 +186,7 @@ impl Thread {
                 Command::Serve(serving, answer) => {
                     return Some(Told { serving: *serving, answer: Some(answer) });
                 }
-                Command::Look(answer) => tell(answer, ()),
+                Command::Look(answer) | Command::Ping(answer) => tell(answer, ()),
                 Command::Count(answer) => tell(answer, None),
             }
         }
@@ -231,6 +247,10 @@ impl Thread {
                         self.attached(balancer.record());
                         tell(answer, ());
                         looked
+                    }
+                    Some(Command::Ping(answer)) => {
+                        tell(answer, ());
+                        Ok(())
                     }
                     Some(Command::Count(answer)) => {
                         tell(answer, balancer.stats().ok());

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::machine::Machine;
 use super::message::{Before, Known, message};
+use crate::volatile;
 
 /// Mode of the file of totals, as the stock agent has it.
 const MODE: u32 = 0o640;
@@ -106,7 +107,7 @@ impl Heart {
         send(to, &datagram).await.map_err(|error| Error::Send { to: to.clone(), error })?;
         if after != self.before {
             self.before = after;
-            let written = durable::write(&self.file, MODE, &serde_json::to_vec(&self.before)?);
+            let written = volatile::write(&self.file, MODE, &serde_json::to_vec(&self.before)?);
             if let Err(error) = written {
                 warn!("{error}: after a restart, traffic is counted twice");
             }

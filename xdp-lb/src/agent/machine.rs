@@ -141,6 +141,14 @@ impl Machine {
         self.inside.get().is_some_and(|inside| inside.keepalived.missing())
     }
 
+    /// Whether the packet path's thread goes on, if there is one.
+    pub async fn is_alive(&self) -> bool {
+        match self.inside.get() {
+            Some(inside) => inside.forwarder.is_alive().await,
+            None => true,
+        }
+    }
+
     /// What is due each second: processes that died are started again, and listeners find another
     /// engine when the packet path has broken or is mended.
     pub async fn supervise(&self) {
@@ -275,7 +283,13 @@ impl Machine {
         let mut done = Ok(());
         for (load_balancer, haproxy) in &state.haproxy {
             let (part, process) = (parts.remove(load_balancer), Arc::clone(haproxy));
-            let applied = blocking(move || process.apply(part.as_ref())).await;
+            let is_wanted = state.wanted.haproxy.contains_key(load_balancer);
+            let applied = blocking(move || match part {
+                // All of its listeners are XDP's: those who are connected are not to notice.
+                None if is_wanted => process.retire(),
+                part => process.apply(part.as_ref()),
+            });
+            let applied = applied.await;
             match applied {
                 Ok(Applied::Unchanged) => {}
                 Ok(applied) => info!("HAProxy of {load_balancer}: {applied:?}"),
