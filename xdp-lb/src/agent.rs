@@ -108,19 +108,21 @@ async fn identity(certificate: &Path, authorities: &Path, oldest: TlsMinimum) ->
     }
 }
 
-/// Each second. systemd is told that we are alive where those are who must be: this loop, and the packet
-/// path's thread. Else it starts us again, which changes no packet.
+/// Each second. systemd, where it wants to know, is told that we are alive where those are who must be:
+/// this loop, and the packet path's thread. Else it starts us again, which changes no packet.
 async fn supervise(door: &Door<Machine>) -> Result<Never, Error> {
+    let watched = sd_notify::watchdog_enabled().is_some();
     let mut due = interval(SUPERVISION);
     due.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         due.tick().await;
         let machine = door.amphora();
         machine.supervise().await;
-        if machine.is_alive().await {
-            tell_systemd(&[NotifyState::Watchdog]);
-        } else {
-            error!("the packet path's thread does not answer");
+        match machine.is_alive().await {
+            // Not unasked: to tell one who does not listen blocks when ten have been told.
+            true if watched => tell_systemd(&[NotifyState::Watchdog]),
+            true => {}
+            false => error!("the packet path's thread does not answer"),
         }
     }
 }
