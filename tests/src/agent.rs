@@ -4,6 +4,7 @@
 //! runs there, and its heartbeats are heard there. The namespace of the load balancer is the agent's to
 //! make.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -55,11 +56,15 @@ pub struct Options {
     pub nic: &'static str,
     /// Whether the machine has a BPF file system, without which XDP cannot be.
     pub bpf: bool,
+    /// What it may do of what root may, as `setpriv` has it.
+    pub bounding_set: Option<String>,
+    /// Whether systemd has started it, and hears when it is ready.
+    pub systemd: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { topology: "SINGLE", nic: "eth1", bpf: true }
+        Self { topology: "SINGLE", nic: "eth1", bpf: true, bounding_set: None, systemd: true }
     }
 }
 
@@ -125,27 +130,37 @@ impl<'a> Agent<'a> {
 
     pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.folder().join("log"))?;
-        let mut command = if self.options.bpf {
-            Command::new(program())
-        } else {
+        let mut words: Vec<&OsStr> = Vec::new();
+        if !self.options.bpf {
             // Mounts of its own, but for the names of namespaces, which are shared.
-            let mut command = Command::new("unshare");
-            command.args(["--mount", "--propagation", "unchanged", "sh", "-c", WITHOUT_BPF, "sh"]);
-            command.arg(program());
-            command
-        };
+            let own = ["unshare", "--mount", "--propagation", "unchanged"];
+            words.extend(own.into_iter().chain(["sh", "-c", WITHOUT_BPF, "sh"]).map(OsStr::new));
+        }
+        if let Some(set) = &self.options.bounding_set {
+            let privileges = ["setpriv", "--no-new-privs", "--bounding-set", set];
+            words.extend(privileges.map(OsStr::new));
+        }
+        words.push(program().as_os_str());
+        let mut command = Command::new(words[0]);
         command
+            .args(&words[1..])
             .args(["agent", "--namespace", &self.namespace(), "--config"])
             .arg(self.folder().join("amphora-agent.conf"))
-            .env("NOTIFY_SOCKET", self.folder().join("systemd"))
+            .env_remove("NOTIFY_SOCKET")
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stderr(log);
+        if self.options.systemd {
+            command.env("NOTIFY_SOCKET", self.folder().join("systemd"));
+        }
         self.process = Some(self.host.netns.spawn(&mut command)?);
         Ok(())
     }
 
     pub fn until_ready(&self) -> Result<()> {
+        if !self.options.systemd {
+            return self.until_answering();
+        }
         let mut datagram = [0; 256];
         loop {
             let length = self.told.recv(&mut datagram).with_context(|| self.log())?;
@@ -153,6 +168,15 @@ impl<'a> Agent<'a> {
                 return Ok(());
             }
         }
+    }
+
+    fn until_answering(&self) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = self.ask("GET", "/", b"") {
+            ensure!(Instant::now() < end, "{error}\n{}", self.log());
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// Ends it as systemd would.

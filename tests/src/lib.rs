@@ -12,4 +12,5 @@ pub mod octavia;
 pub mod payload;
 pub mod pki;
 pub mod servers;
+pub mod unit;
 pub mod uploads;

@@ -14,4 +14,5 @@ mod edges;
 mod life;
 mod pair;
 mod traffic;
+mod unit;
 mod world;
