@@ -74,7 +74,9 @@ fn told(
         // Nothing came since the last message that would be known of. One without a VIP has nothing
         // to serve, and Octavia counts it.
         (None, None) if known.starting || listener.vips.is_empty() => (last.unwrap_or_default(), 0),
-        (None, None) => return,
+        // Nobody serves it, and that it is not told of says so. What it had counted stays known: HAProxy that
+        // does not answer for once has it all when it does again.
+        (None, None) => return after.extend(last.map(|last| (listener.id.clone(), last))),
     };
     let stats = totals.since(last, conns);
     listeners.insert(listener.id.clone(), Listener { status: ListenerStatus::Open, stats });
@@ -183,5 +185,332 @@ fn member_status(row: &Row) -> Option<MemberStatus> {
     match MemberStatus::deserialize(deserializer).ok()? {
         MemberStatus::Up(None) if row.weight == 0 => Some(MemberStatus::Drain),
         status => Some(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_api::heartbeat::message::Count;
+    use agent_api::understood::{Engine, Layer7, Server};
+    use agent_api::{Algorithm, Monitor, Probe};
+
+    use super::*;
+    use crate::moved::Moved;
+
+    fn member(id: &str, weight: u16) -> understood::Member {
+        let address = "10.0.0.1".parse().unwrap();
+        let server = Server { address, port: 80, weight, backup: false, probed_at: None };
+        understood::Member { id: id.to_owned(), enabled: true, server: Some(server) }
+    }
+
+    fn disabled(id: &str) -> understood::Member {
+        understood::Member { id: id.to_owned(), enabled: false, server: None }
+    }
+
+    fn pool(members: Vec<understood::Member>) -> understood::Pool {
+        understood::Pool {
+            id: "p".to_owned(),
+            algorithm: Algorithm::RoundRobin,
+            persistence: None,
+            monitor: None,
+            enabled: true,
+            members,
+        }
+    }
+
+    /// With one pool of one member.
+    fn listener(protocol: Protocol) -> understood::Listener {
+        let engine = match protocol {
+            Protocol::Tcp | Protocol::Udp | Protocol::Sctp => Engine::Xdp,
+            Protocol::Http | Protocol::TerminatedHttps | Protocol::Prometheus => {
+                Engine::Haproxy(Layer7::Http)
+            }
+        };
+        understood::Listener {
+            id: "l".to_owned(),
+            vips: vec!["192.0.2.1".parse().unwrap()],
+            port: 80,
+            protocol,
+            engine,
+            connection_limit: None,
+            client_timeout_ms: 0,
+            server_timeout_ms: 0,
+            default_pool: Some("p".to_owned()),
+            pools: vec![pool(vec![member("m", 1)])],
+            log_format: None,
+        }
+    }
+
+    /// The bytes from the IP header on are ten times the payload.
+    fn forwarded(payload_in: u64, payload_out: u64, opened: u64) -> stats::Stats {
+        let moved = Moved {
+            opened,
+            payload_in,
+            payload_out,
+            bytes_in: 10 * payload_in,
+            bytes_out: 10 * payload_out,
+            ..Moved::default()
+        };
+        let listener = stats::Listener {
+            id: "l".to_owned(),
+            connections: 2,
+            moved,
+            refused: 0,
+            limited: 0,
+            unserved: 0,
+            exhausted: 0,
+        };
+        let (listeners, members) = (vec![listener], Vec::new());
+        stats::Stats { name: "a".to_owned(), listeners, members }
+    }
+
+    fn row(proxy: &str, server: &str, status: &str, weight: u32) -> Row {
+        Row {
+            proxy: proxy.to_owned(),
+            server: server.to_owned(),
+            status: status.to_owned(),
+            weight,
+            sessions: 3,
+            sessions_total: 7,
+            bytes_in: 100,
+            bytes_out: 200,
+            request_errors: 1,
+        }
+    }
+
+    fn totals(bytes_in: u64, bytes_out: u64, request_errors: u64, connections: u64) -> Totals {
+        Totals { bytes_in, bytes_out, request_errors, connections }
+    }
+
+    const NONE: Stats = Stats { tx: 0, rx: 0, conns: 0, totconns: 0, ereq: 0 };
+
+    #[test]
+    fn edges_19_21_28_29_what_listeners_did() {
+        struct Case {
+            name: &'static str,
+            listener: understood::Listener,
+            forwarded: Option<stats::Stats>,
+            rows: Vec<Row>,
+            starting: bool,
+            before: Option<Totals>,
+            /// None where it is not told of.
+            told: Option<Stats>,
+            after: Option<Totals>,
+        }
+        let tcp = || Case {
+            name: "",
+            listener: listener(Protocol::Tcp),
+            forwarded: None,
+            rows: Vec::new(),
+            starting: false,
+            before: None,
+            told: None,
+            after: None,
+        };
+        let frontend = || vec![row("l", "FRONTEND", "OPEN", 0), row("p:l", "BACKEND", "UP", 1)];
+        let of = |rx, tx, totconns, ereq, conns| Some(Stats { tx, rx, conns, totconns, ereq });
+        let unserved =
+            || understood::Listener { vips: Vec::new(), port: 0, ..listener(Protocol::Udp) };
+        let cases = [
+            Case {
+                name: "TCP, its payload",
+                forwarded: Some(forwarded(10, 20, 1)),
+                told: of(10, 20, 1, 0, 2),
+                after: Some(totals(10, 20, 0, 1)),
+                ..tcp()
+            },
+            Case {
+                name: "UDP, its packets",
+                listener: listener(Protocol::Udp),
+                forwarded: Some(forwarded(10, 20, 1)),
+                told: of(100, 200, 1, 0, 2),
+                after: Some(totals(100, 200, 0, 1)),
+                ..tcp()
+            },
+            Case {
+                name: "deltas",
+                forwarded: Some(forwarded(10, 20, 5)),
+                before: Some(totals(7, 20, 0, 3)),
+                told: of(3, 0, 2, 0, 2),
+                after: Some(totals(10, 20, 0, 5)),
+                ..tcp()
+            },
+            Case {
+                name: "HAProxy",
+                listener: listener(Protocol::Http),
+                rows: frontend(),
+                before: Some(totals(90, 150, 0, 5)),
+                told: of(10, 50, 2, 1, 3),
+                after: Some(totals(100, 200, 1, 7)),
+                ..tcp()
+            },
+            Case {
+                name: "TCP that HAProxy serves, beside a packet path that knows nothing of it",
+                forwarded: Some(stats::Stats { listeners: Vec::new(), ..forwarded(0, 0, 0) }),
+                rows: frontend(),
+                told: of(100, 200, 7, 1, 3),
+                after: Some(totals(100, 200, 1, 7)),
+                ..tcp()
+            },
+            Case {
+                name: "begun anew, by a reload or the other engine",
+                listener: listener(Protocol::Http),
+                rows: frontend(),
+                before: Some(totals(90, 150, 0, 8)),
+                told: of(100, 200, 7, 1, 3),
+                after: Some(totals(100, 200, 1, 7)),
+                ..tcp()
+            },
+            Case {
+                name: "both, while it moves: the packet path comes first",
+                forwarded: Some(forwarded(10, 20, 1)),
+                rows: frontend(),
+                told: of(10, 20, 1, 0, 2),
+                after: Some(totals(10, 20, 0, 1)),
+                ..tcp()
+            },
+            Case {
+                name: "nobody serves it for once, and what it counted is not counted again",
+                before: Some(totals(7, 20, 0, 3)),
+                after: Some(totals(7, 20, 0, 3)),
+                ..tcp()
+            },
+            Case { name: "nobody has ever served it", ..tcp() },
+            Case {
+                name: "the agent has just started",
+                starting: true,
+                before: Some(totals(7, 20, 0, 3)),
+                told: Some(NONE),
+                after: Some(totals(7, 20, 0, 3)),
+                ..tcp()
+            },
+            Case {
+                name: "no VIP, as of a disabled load balancer",
+                listener: unserved(),
+                told: Some(NONE),
+                after: Some(Totals::default()),
+                ..tcp()
+            },
+        ];
+        for Case { name, listener, forwarded, rows, starting, before, told, after } in cases {
+            let listeners = [listener];
+            let known = Known {
+                listeners: &listeners,
+                forwarded: forwarded.as_ref(),
+                rows: &rows,
+                starting,
+            };
+            let named = |totals: Option<Totals>| -> Before {
+                totals.map(|totals| ("l".to_owned(), totals)).into_iter().collect()
+            };
+            let (message, kept) = message("a", 7, known, &named(before));
+            let status = ListenerStatus::Open;
+            let want = told.map(|stats| ("l".to_owned(), Listener { status, stats }));
+            assert_eq!(message.listeners, want.into_iter().collect(), "{name}");
+            assert_eq!(kept, named(after), "{name}");
+            assert_eq!((&message.id[..], message.seq), ("a", 7), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_listener_that_is_no_more_is_forgotten() {
+        let (listeners, rows) = ([], []);
+        let known = Known { listeners: &listeners, forwarded: None, rows: &rows, starting: false };
+        let before = Before::from([("l".to_owned(), totals(1, 1, 1, 1))]);
+        assert_eq!(message("a", 0, known, &before).1, Before::new());
+    }
+
+    #[test]
+    fn edges_23_25_30_pools_of_the_packet_path() {
+        use MemberStatus::{Maint, NoCheck, Restarting};
+        use PoolStatus::{Down, Up};
+        let probed = |members| {
+            let (delay_s, timeout_s, rise, fall) = (5, 1, 2, 3);
+            let monitor = Some(Monitor { probe: Probe::Tcp, delay_s, timeout_s, rise, fall });
+            understood::Pool { monitor, ..pool(members) }
+        };
+        type Row = (&'static str, understood::Pool, Option<(PoolStatus, Vec<MemberStatus>)>);
+        let rows: [Row; 8] = [
+            ("no member", pool(vec![]), Some((Up, vec![]))),
+            ("not probed", pool(vec![member("m", 1)]), Some((Up, vec![NoCheck]))),
+            ("probed by nobody yet", probed(vec![member("m", 1)]), Some((Up, vec![Restarting]))),
+            ("disabled", pool(vec![disabled("m")]), Some((Down, vec![Maint]))),
+            ("disabled and probed", probed(vec![disabled("m")]), Some((Down, vec![Maint]))),
+            ("weight 0", pool(vec![member("m", 0)]), Some((Down, vec![NoCheck]))),
+            (
+                "one that is usable",
+                pool(vec![disabled("a"), member("b", 0), member("c", 1)]),
+                Some((Up, vec![Maint, NoCheck, NoCheck])),
+            ),
+            (
+                "a disabled pool",
+                understood::Pool { enabled: false, ..pool(vec![member("m", 1)]) },
+                None,
+            ),
+        ];
+        for (name, pool, want) in rows {
+            let got = pool_of_packets(&pool);
+            let got = got.map(|it| (it.status, it.members.into_values().collect::<Vec<_>>()));
+            assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn edges_22_24_26_pools_of_haproxy() {
+        use MemberStatus::{Drain, Maint, NoCheck, Up};
+        let count = |done, of| Some(Count { done, of });
+        let rows = [
+            ("UP", 1, Some(Up(None))),
+            ("UP 1/3", 1, Some(Up(count(1, 3)))),
+            ("UP", 0, Some(Drain)),
+            ("DRAIN", 0, Some(Drain)),
+            ("no check", 0, Some(NoCheck)),
+            ("no check", 1, Some(NoCheck)),
+            ("DOWN", 0, Some(MemberStatus::Down(None))),
+            ("DOWN 1/2", 1, Some(MemberStatus::Down(count(1, 2)))),
+            ("MAINT", 1, Some(Maint)),
+            ("MAINT (via a/b)", 1, Some(Maint)),
+            ("NOLB", 1, None),
+            ("", 1, None),
+        ];
+        for (status, weight, want) in rows {
+            assert_eq!(member_status(&row("p:l", "m", status, weight)), want, "{status} {weight}");
+        }
+        let shown = [
+            row("p:l", "m", "UP", 1),
+            row("p:l", "BACKEND", "UP", 1),
+            row("p:other", "m", "DOWN", 1),
+            row("p:other", "BACKEND", "DOWN", 0),
+        ];
+        let pool = |status, member| Pool { status, members: [("m".to_owned(), member)].into() };
+        assert_eq!(pool_of_haproxy("p", "l", &shown), Some(pool(PoolStatus::Up, Up(None))));
+        let down = pool(PoolStatus::Down, MemberStatus::Down(None));
+        assert_eq!(pool_of_haproxy("p", "other", &shown), Some(down));
+        assert_eq!(pool_of_haproxy("p", "none", &shown), None);
+    }
+
+    #[test]
+    fn edge_30_keys_of_pools() {
+        let rows = [
+            (Protocol::Tcp, "p:l"),
+            (Protocol::Http, "p:l"),
+            (Protocol::TerminatedHttps, "p:l"),
+            (Protocol::Prometheus, "p:l"),
+            (Protocol::Udp, "p"),
+            (Protocol::Sctp, "p"),
+        ];
+        for (protocol, want) in rows {
+            let (listeners, rows) = ([listener(protocol)], []);
+            let stats = forwarded(0, 0, 0);
+            let known = Known {
+                listeners: &listeners,
+                forwarded: Some(&stats),
+                rows: &rows,
+                starting: false,
+            };
+            let (message, _) = message("a", 0, known, &Before::new());
+            let keys: Vec<String> = message.pools.keys().map(PoolKey::to_string).collect();
+            assert_eq!(keys, [want]);
+        }
     }
 }
