@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 use agent_api::plug::Mac;
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
@@ -22,6 +23,7 @@ use rtnetlink::{
     AddressMessageBuilder, Handle, IpVersion, LinkUnspec, MulticastGroup, RouteMessageBuilder,
 };
 use tokio::runtime;
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::diff::{Actual, Change, Held, Standing};
@@ -36,6 +38,8 @@ const RULE_PRIORITY: u32 = 110;
 #[derive(Clone, Debug)]
 pub struct Wire {
     handle: Handle,
+    /// Held while the kernel lists something: a second list on the same socket it refuses (EBUSY).
+    listing: Arc<Mutex<()>>,
 }
 
 /// An interface.
@@ -57,7 +61,7 @@ impl Wire {
     pub fn here() -> io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, listing: Arc::default() })
     }
 
     /// Of that namespace. Must be called from a tokio runtime.
@@ -73,6 +77,7 @@ impl Wire {
 
     /// Without `lo`, and whatever else is not Ethernet.
     pub async fn links(&self) -> io::Result<Vec<Link>> {
+        let _listing = self.listing.lock().await;
         let links = all(self.handle.link().get().execute()).await?;
         Ok(links.into_iter().filter_map(link).collect())
     }
@@ -83,6 +88,7 @@ impl Wire {
 
     /// Of all interfaces, with their indexes.
     pub async fn addresses(&self) -> io::Result<Vec<(u32, Held)>> {
+        let _listing = self.listing.lock().await;
         let addresses = all(self.handle.address().get().execute()).await?;
         Ok(addresses.iter().filter_map(address).collect())
     }
@@ -92,6 +98,7 @@ impl Wire {
         let own = addresses.filter(|(index, _)| *index == link.index);
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        let _listing = self.listing.lock().await;
         let mut routes = Vec::new();
         for family in [v4, v6] {
             let messages = all(self.handle.route().get(family).execute()).await?;
