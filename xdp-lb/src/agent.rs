@@ -42,6 +42,9 @@ pub enum Error {
     Lock(#[from] lock::Error),
     #[error(transparent)]
     Door(#[from] door::Error),
+    /// What stays, forwards and serves until the next start.
+    #[error("{0} has come to an end")]
+    Ended(&'static str),
     #[error("{what}: {error}")]
     Io { what: String, error: io::Error },
 }
@@ -79,15 +82,20 @@ async fn serve(file: PathBuf, setup: Setup) -> Result<Never, Error> {
     let machine = Machine::new(config.subscribe(), setup);
     let door = Arc::new(Door::open(machine, file, config)?);
     // At once, and whatever the machine is at: the health manager counts the seconds.
-    tokio::spawn(Heart::new(Arc::clone(&door)).beat());
+    let heart = tokio::spawn(Heart::new(Arc::clone(&door)).beat());
     door.restore().await;
 
     let identity = identity(&certificate, &authorities, oldest).await;
     let listener = TcpListener::bind(address).await.map_err(io_error(address))?;
     info!(%address, "listening");
-    tokio::spawn(listen(listener, Arc::new(identity), Arc::clone(&door)));
+    let answers = tokio::spawn(listen(listener, Arc::new(identity), Arc::clone(&door)));
     tell_systemd(&[NotifyState::Ready]);
-    supervise(&door).await
+    // None of them ends but by a panic, which says why; without one of them, the others look well.
+    tokio::select! {
+        _ = heart => Err(Error::Ended("the task of the heartbeats")),
+        _ = answers => Err(Error::Ended("the task of the door")),
+        ended = supervise(&door) => ended,
+    }
 }
 
 /// Waits until they are there and good.
@@ -118,6 +126,9 @@ async fn supervise(door: &Door<Machine>) -> Result<Never, Error> {
         due.tick().await;
         let machine = door.amphora();
         machine.supervise().await;
+        if machine.is_lost() {
+            return Err(Error::Ended("the packet path's thread"));
+        }
         match machine.is_alive().await {
             // Not unasked: to tell one who does not listen blocks when ten have been told.
             true if watched => tell_systemd(&[NotifyState::Watchdog]),

@@ -111,6 +111,11 @@ impl Forwarder {
         }
     }
 
+    /// Whether the thread has come to an end, which it does for no reason but a panic.
+    pub fn has_ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     async fn tell(&self, command: Command) {
         // To a thread that has ended, nothing can be told: its answer is missing too.
         let _ = self.commands.send(command).await;
