@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -61,9 +61,7 @@ impl Heart {
     pub fn new(door: Arc<Door<Machine>>) -> Self {
         let config = door.config();
         let file = config.borrow().base_path.join("stats_counters.json");
-        let before = durable::read(&file).ok().flatten();
-        let before = before.and_then(|json| serde_json::from_slice(&json).ok());
-        let (before, seq, turn) = (before.unwrap_or_default(), 0, 0);
+        let (before, seq, turn) = (kept(&file), 0, 0);
         Self { door, config, file, before, seq, turn, sealer: None, trouble: None }
     }
 
@@ -128,6 +126,19 @@ impl Heart {
         self.sealer = Some((key.to_owned(), sealer));
         Ok(sealed?)
     }
+}
+
+/// The totals of the last message before the start. None of what is not understood, and then what the
+/// packet path has counted is told again.
+fn kept(file: &Path) -> Before {
+    let read = durable::read(file).map_err(|error| error.to_string());
+    let parse = |json: Vec<u8>| {
+        serde_json::from_slice(&json).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    read.and_then(|json| json.map_or_else(|| Ok(Before::new()), parse)).unwrap_or_else(|why| {
+        warn!("{why}: traffic is counted twice");
+        Before::new()
+    })
 }
 
 /// By a salt of its own, so that no restart and no copy of this machine seals with the same numbers.
