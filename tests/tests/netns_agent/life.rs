@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use xdp_lb_ebpf::abi::Meta;
 use xdp_lb_tests::agent::{Agent, Options};
 use xdp_lb_tests::clients::{TIMEOUT, http_get, https_get, udp_ask};
-use xdp_lb_tests::lab::FAMILIES;
+use xdp_lb_tests::lab::{FAMILIES, occupy};
 use xdp_lb_tests::uploads::LOAD_BALANCER;
 
 use super::traffic::under_load;
@@ -111,6 +111,43 @@ fn netns_maps_of_another_version_are_made_anew() {
         assert_eq!(lab.client.netns.enter(get).expect("a response"), 200);
     }
     assert_eq!(engine(&agent, TCP).expect("status").as_deref(), Some("xdp"));
+}
+
+#[test]
+fn netns_edge_60_a_restart_without_xdp_touches_no_haproxy() {
+    let lab = lab();
+    let mut agent = Agent::start(&lab).expect("an agent");
+    let _other = occupy(&lab.amphora, "eth1").expect("another program");
+    serve_all(&agent).expect("served");
+    assert_eq!(engine(&agent, TCP).expect("status").as_deref(), Some("haproxy"));
+    let haproxies = agent.processes("haproxy").expect("processes");
+    agent.stop().expect("it ends");
+    agent.run().expect("it starts");
+    assert_eq!(engine(&agent, TCP).expect("status").as_deref(), Some("haproxy"));
+    assert_eq!(agent.processes("haproxy").expect("processes"), haproxies);
+}
+
+#[test]
+fn netns_edge_60_an_interface_that_comes_late_is_taken_in() {
+    let lab = lab();
+    let _servers = servers(&lab);
+    let mut agent = Agent::start(&lab).expect("an agent");
+    serve_all(&agent).expect("served");
+    agent.reboot().expect("off");
+    let host = &lab.amphora.netns;
+    let becomes = |mac: &str| host.run("ip", &["link", "set", "eth1", "address", mac]);
+    becomes("02:00:00:00:00:99").expect("another interface");
+    agent.run().expect("on");
+    becomes(&agent.mac).expect("the interface");
+    let attached = |status: &Value| {
+        let interfaces = status["interfaces"].as_array().cloned().unwrap_or_default();
+        interfaces.iter().any(|it| it["name"] == "eth1" && it["standing"]["attached"].is_object())
+    };
+    agent.status_when("eth1", attached).expect("it is taken in");
+    for family in FAMILIES {
+        let get = || http_get(lab.vip(family, port(TCP)), "/").map(|response| response.status);
+        assert_eq!(lab.client.netns.enter(get).expect("a response"), 200);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! One lock is held by whatever changes something, so that a request and the supervision do not meet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
@@ -22,7 +23,7 @@ use agent_api::rules::Rule;
 use agent_api::{AgentConfig, Paths, durable};
 use tokio::sync::{Mutex, MutexGuard, OnceCell, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::engines::{Engines, Means};
@@ -41,6 +42,9 @@ use crate::{guard, lock};
 /// For a call that changes something. The longest, a plug, waits 30 s for an IPv6 address at most; the
 /// controller gives up after 60 (Octavia `rest_request_read_timeout`).
 const CALL_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// What did not go well is tried again this much later, also without a request.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Where keepalived is, as in the stock unit.
 const KEEPALIVED: &str = "/usr/sbin/keepalived";
@@ -82,6 +86,10 @@ struct State {
     engines: Option<Engines>,
     /// Why the packet path could not be attached then.
     broken: Option<String>,
+    /// When it is to be tried again, while it has not.
+    again: Option<Instant>,
+    /// What was plugged before the start and has not come back yet.
+    missing: Option<Plugs>,
     vip: Option<VipPlug>,
     rules: Option<Vec<Rule>>,
     /// By load balancer; those that need not run too.
@@ -93,6 +101,14 @@ impl State {
     fn guarded(&self) -> Option<&[Rule]> {
         let sriov = self.vip.as_ref().is_some_and(|vip| vip.sriov);
         sriov.then(|| self.rules.as_deref().unwrap_or_default())
+    }
+
+    /// What has not come back yet comes back as it is wanted by then.
+    fn note_vip(&mut self, plug: &VipPlug) {
+        self.vip = Some(plug.clone());
+        if let Some(missing) = &mut self.missing {
+            missing.vip = Some(plug.clone());
+        }
     }
 }
 
@@ -163,12 +179,24 @@ impl Machine {
         if let Err(error) = supervised.await {
             warn!("supervision: {error}");
         }
-        if state.engines.is_some() && inside.forwarder.broken() != state.broken {
+        let turned = state.engines.is_some() && inside.forwarder.broken() != state.broken;
+        if turned {
             info!("listeners are divided anew");
-            if let Err(Failed(why)) = self.bring(&mut state).await {
+        }
+        if turned || state.again.is_some_and(|at| at <= Instant::now()) {
+            let done = until(deadline(), async {
+                let plugged = self.plug_missing(&mut state, inside).await;
+                plugged.and(self.bring(&mut state).await)
+            });
+            if let Err(Failed(why)) = done.await {
                 warn!("{why}");
             }
         }
+    }
+
+    /// Whether something has ended that only a new start brings back.
+    pub fn is_lost(&self) -> bool {
+        self.inside.get().is_some_and(|inside| inside.forwarder.has_ended())
     }
 
     fn paths(&self) -> Paths {
@@ -181,11 +209,17 @@ impl Machine {
 
     async fn inside(&self) -> Result<&Inside, Failed> {
         let make = async || {
-            fs::create_dir_all(lock::run_directory(&self.config.borrow().amphora_id))?;
-            let namespace = Namespace::open_or_make(&self.setup.namespace)?;
             let config = Arc::clone(&self.config.borrow());
-            let nics = Nics::open(namespace.try_clone()?, Places::of(&config.base_path))?;
-            let forwarder = Forwarder::start(config.amphora_id.clone(), namespace.try_clone()?)?;
+            let run = lock::run_directory(&config.amphora_id);
+            fs::create_dir_all(&run).map_err(failed(run.display()))?;
+            let namespace = Namespace::open_or_make(&self.setup.namespace);
+            // It has the name in it.
+            let namespace = namespace.map_err(|error| Failed(error.to_string()))?;
+            let clone = || namespace.try_clone().map_err(failed("the namespace"));
+            let nics = Nics::open(clone()?, Places::of(&config.base_path));
+            let nics = nics.map_err(failed("netlink"))?;
+            let forwarder = Forwarder::start(config.amphora_id.clone(), clone()?);
+            let forwarder = forwarder.map_err(failed("the packet path's thread"))?;
             let keepalived = Keepalived::new(
                 KEEPALIVED.into(),
                 config.paths(),
@@ -193,15 +227,14 @@ impl Machine {
                 config.administrative_log_facility,
             );
             let keepalived = Arc::new(keepalived);
-            Ok::<_, io::Error>(Inside { namespace, nics, forwarder, keepalived })
+            Ok(Inside { namespace, nics, forwarder, keepalived })
         };
-        let failed = |error| Failed(format!("namespace {}: {error}", self.setup.namespace));
-        self.inside.get_or_try_init(make).await.map_err(failed)
+        self.inside.get_or_try_init(make).await
     }
 
     fn haproxy(&self, load_balancer: &str, inside: &Inside) -> Result<Arc<Haproxy>, Failed> {
         let config = self.config.borrow();
-        let namespace = file(&inside.namespace).map_err(|error| Failed(error.to_string()))?;
+        let namespace = file(&inside.namespace)?;
         let run = lock::run_directory(&config.amphora_id);
         let program = config.haproxy_cmd.clone();
         Ok(Arc::new(Haproxy::new(load_balancer, program, config.paths(), run, namespace)))
@@ -213,6 +246,8 @@ impl Machine {
         if idle && self.inside.get().is_none() {
             return Ok(());
         }
+        // Until all is well; also where the time is up in the middle.
+        state.again = Some(Instant::now() + AGAIN);
         let inside = self.inside().await?;
         let mut done = Ok(());
         // A second time where it turns out only now whether the packet path can be attached.
@@ -224,7 +259,21 @@ impl Machine {
                 break;
             }
         }
+        if done.is_ok() && state.missing.is_none() {
+            state.again = None;
+        }
         done
+    }
+
+    /// Takes in what was plugged before the start and was not there then.
+    async fn plug_missing(&self, state: &mut State, inside: &Inside) -> Result<(), Failed> {
+        let Some(plugs) = state.missing.clone() else { return Ok(()) };
+        state.again = Some(Instant::now() + AGAIN);
+        // Never seen without its rules.
+        self.guard_kernel(state.guarded().is_some(), state.rules.as_deref()).await?;
+        inside.nics.restore(&plugs, self.topology()).await?;
+        state.missing = None;
+        Ok(())
     }
 
     /// A listener that moves is HAProxy's and the packet path's for a moment, and the packet path comes
@@ -237,6 +286,7 @@ impl Machine {
     ) -> Result<(), Failed> {
         let name = self.config.borrow().amphora_id.clone();
         let engines = Engines::of(&state.wanted, &name, Means { broken, guarded: state.guarded() });
+        self.find_haproxies(state, inside)?;
         let moving = leaving_haproxy(state, &engines);
         self.expect(state, &engines)?;
 
@@ -253,12 +303,33 @@ impl Machine {
             if broken.is_none() {
                 served.map_err(Failed)?;
             }
+            // Nobody lets go of what the other cannot take after all: it is divided anew first.
+            let now = inside.forwarder.broken();
+            if now.as_deref() != broken {
+                let back = || "the packet path has come back".to_owned();
+                return Err(Failed(now.unwrap_or_else(back)));
+            }
         }
         beside?;
         if !moving.is_empty() {
             self.haproxies(state, inside, &engines, &BTreeSet::new()).await?;
         }
         state.engines = Some(engines);
+        Ok(())
+    }
+
+    /// Those that an earlier start has left: they may serve what is to move, or be wanted no more.
+    fn find_haproxies(&self, state: &mut State, inside: &Inside) -> Result<(), Failed> {
+        let run = lock::run_directory(&self.config.borrow().amphora_id);
+        let left = Haproxy::started(&run).map_err(|error| Failed(error.to_string()))?;
+        left.iter().try_for_each(|load_balancer| self.know(load_balancer, state, inside))
+    }
+
+    fn know(&self, load_balancer: &str, state: &mut State, inside: &Inside) -> Result<(), Failed> {
+        if !state.haproxy.contains_key(load_balancer) {
+            let haproxy = self.haproxy(load_balancer, inside)?;
+            state.haproxy.insert(load_balancer.to_owned(), haproxy);
+        }
         Ok(())
     }
 
@@ -271,15 +342,7 @@ impl Machine {
         more: &BTreeSet<String>,
     ) -> Result<(), Failed> {
         let mut parts = engines.parts(&state.wanted, more);
-        // Also those that an earlier start has left, and that may be wanted no more.
-        let run = lock::run_directory(&self.config.borrow().amphora_id);
-        let left = Haproxy::started(&run).map_err(|error| Failed(error.to_string()))?;
-        for load_balancer in parts.keys().chain(&left) {
-            if !state.haproxy.contains_key(load_balancer) {
-                let haproxy = self.haproxy(load_balancer, inside)?;
-                state.haproxy.insert(load_balancer.clone(), haproxy);
-            }
-        }
+        parts.keys().try_for_each(|load_balancer| self.know(load_balancer, state, inside))?;
         let mut done = Ok(());
         for (load_balancer, haproxy) in &state.haproxy {
             let (part, process) = (parts.remove(load_balancer), Arc::clone(haproxy));
@@ -315,20 +378,18 @@ impl Machine {
     }
 
     /// Has the kernel let in whom the rules name, where nobody else sees to it.
-    async fn guard_kernel(&self, state: &State) -> Result<(), Failed> {
-        if state.guarded().is_none() {
+    async fn guard_kernel(&self, sriov: bool, rules: Option<&[Rule]>) -> Result<(), Failed> {
+        if !sriov {
             return Ok(());
         }
-        let ruleset = guard::ruleset(VIP_INTERFACE, state.rules.as_deref());
-        let namespace = file(&self.inside().await?.namespace);
-        let namespace = namespace.map_err(|error| Failed(error.to_string()))?;
+        let ruleset = guard::ruleset(VIP_INTERFACE, rules);
+        let namespace = file(&self.inside().await?.namespace)?;
         blocking(move || guard::load(&namespace, &ruleset)).await
     }
 
     /// Serves again, now that the interfaces are others. That the load balancer is not served is no
     /// failure of a plug.
     async fn plugged(&self, state: &mut State) -> Result<(), Failed> {
-        self.guard_kernel(state).await?;
         if let Err(Failed(why)) = self.bring(state).await {
             warn!("{why}");
         }
@@ -352,14 +413,32 @@ impl Machine {
         lock::run_directory(&self.config.borrow().amphora_id).join("vrrp-stopped")
     }
 
-    async fn turn(&self) -> MutexGuard<'_, State> {
-        self.state.lock().await
+    /// All that is wanted from now on.
+    async fn serve(&self, wanted: &Wanted) -> Result<(), Failed> {
+        let deadline = deadline();
+        let mut state = self.turn(deadline).await?;
+        let before = std::mem::replace(&mut state.wanted, wanted.clone());
+        let brought = until(deadline, self.bring(&mut state)).await;
+        // The door goes on wanting what it wanted before, if it ever was; and so it comes to be again.
+        if brought.is_err() && state.engines.is_some() {
+            state.wanted = before;
+        }
+        brought
+    }
+
+    async fn turn(&self, deadline: Instant) -> Result<MutexGuard<'_, State>, Failed> {
+        until(deadline, async { Ok(self.state.lock().await) }).await
     }
 }
 
 /// The namespace, for those who start programs in it.
-fn file(namespace: &Namespace) -> io::Result<File> {
-    Ok(namespace.as_fd().try_clone_to_owned()?.into())
+fn file(namespace: &Namespace) -> Result<File, Failed> {
+    let handle = namespace.as_fd().try_clone_to_owned();
+    handle.map(Into::into).map_err(failed("the namespace"))
+}
+
+fn failed(what: impl Display) -> impl FnOnce(io::Error) -> Failed {
+    move |error| Failed(format!("{what}: {error}"))
 }
 
 /// Listeners of the packet path that HAProxy serves now.
@@ -379,9 +458,16 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// The controller asks again when it hears nothing, and must not find the first request at work still.
-async fn bounded<T, E: From<Failed>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+fn deadline() -> Instant {
+    Instant::now() + CALL_TIMEOUT
+}
+
+async fn until<T, E: From<Failed>>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     let late = |_| Failed(format!("it took more than {CALL_TIMEOUT:?}"));
-    timeout(CALL_TIMEOUT, work).await.map_err(late)?
+    timeout_at(deadline, work).await.map_err(late)?
 }
 
 impl Amphora for Machine {
@@ -409,12 +495,14 @@ impl Amphora for Machine {
         if *plugs == Plugs::default() {
             return Ok(());
         }
-        let mut state = self.turn().await;
-        let inside = self.inside().await?;
+        let deadline = deadline();
+        let mut state = self.turn(deadline).await?;
+        // Before anything can fail: nothing is served without its rules.
         state.vip = plugs.vip.clone();
         state.rules = plugs.rules.clone();
-        let restored = bounded(inside.nics.restore(plugs, self.topology())).await;
-        self.guard_kernel(&state).await?;
+        state.missing = Some(plugs.clone());
+        let inside = self.inside().await?;
+        let restored = until(deadline, self.plug_missing(&mut state, inside)).await;
         drop(state);
         if self.paths().vrrp().exists() && !self.vrrp_stopped().exists() {
             let vrrp =
@@ -427,23 +515,40 @@ impl Amphora for Machine {
     }
 
     async fn plug_vip(&self, plug: &VipPlug) -> Result<Plugged, PlugError> {
-        bounded(async {
-            let mut state = self.turn().await;
-            let plugged = self.inside().await?.nics.plug_vip(plug, self.topology()).await?;
-            state.vip = Some(plug.clone());
+        let deadline = deadline();
+        let mut state = self.turn(deadline).await?;
+        until(deadline, async {
+            let inside = self.inside().await?;
+            // First, so that nobody reaches it without.
+            self.guard_kernel(plug.sriov, state.rules.as_deref()).await?;
+            let plugged = inside.nics.plug_vip(plug, self.topology()).await;
+            match &plugged {
+                Ok(_) => state.note_vip(plug),
+                // The request before may have been cut short.
+                Err(PlugError::Exists) if state.vip.is_none() => state.note_vip(plug),
+                Err(PlugError::Exists) => {}
+                Err(PlugError::NotFound | PlugError::Failed(_)) => return plugged,
+            }
             self.plugged(&mut state).await?;
-            Ok(plugged)
+            plugged
         })
         .await
     }
 
     async fn plug_network(&self, plug: &NetworkPlug) -> Result<Plugged, PlugError> {
-        bounded(async {
-            let mut state = self.turn().await;
+        let deadline = deadline();
+        let mut state = self.turn(deadline).await?;
+        until(deadline, async {
             let inside = self.inside().await?;
+            if let Some(vip) = &plug.vip {
+                self.guard_kernel(vip.sriov, state.rules.as_deref()).await?;
+            }
             let plugged = inside.nics.plug_network(plug, self.topology()).await?;
             if let Some(vip) = &plug.vip {
-                state.vip = Some(vip.clone());
+                state.note_vip(vip);
+            }
+            if let Some(missing) = &mut state.missing {
+                missing.networks.insert(plug.mac, plug.clone());
             }
             self.plugged(&mut state).await?;
             Ok(plugged)
@@ -452,58 +557,49 @@ impl Amphora for Machine {
     }
 
     async fn guard(&self, _: &str, rules: &[Rule]) -> Result<(), Failed> {
-        bounded(async {
-            let mut state = self.turn().await;
-            let before = state.rules.replace(rules.to_vec());
-            if let Err(failed) = self.guard_kernel(&state).await {
-                state.rules = before;
-                return Err(failed);
-            }
-            self.bring(&mut state).await
-        })
-        .await
+        let deadline = deadline();
+        let mut state = self.turn(deadline).await?;
+        let before = state.rules.replace(rules.to_vec());
+        let sriov = state.guarded().is_some();
+        if let Err(failed) = until(deadline, self.guard_kernel(sriov, Some(rules))).await {
+            state.rules = before;
+            return Err(failed);
+        }
+        until(deadline, self.bring(&mut state)).await
     }
 
     async fn check(&self, whole: &amphora::Haproxy) -> Result<(), Failed> {
-        let inside = self.inside().await?;
-        let haproxy = self.haproxy(&whole.config.load_balancer, inside)?;
+        let deadline = deadline();
+        // What is tried is written where supervision would write it too.
+        let _turn = self.turn(deadline).await?;
+        let haproxy = self.haproxy(&whole.config.load_balancer, self.inside().await?)?;
         let whole = whole.clone();
-        blocking(move || haproxy.check(&whole)).await
+        until(deadline, blocking(move || haproxy.check(&whole))).await
     }
 
     async fn apply(&self, wanted: &Wanted, announce: &[IpAddr]) -> Result<(), Failed> {
-        let applied = bounded(async {
-            let mut state = self.turn().await;
-            let before = std::mem::replace(&mut state.wanted, wanted.clone());
-            if let Err(failed) = self.bring(&mut state).await {
-                // The door goes on wanting what it wanted before, if it ever was.
-                if state.engines.is_some() {
-                    state.wanted = before;
-                }
-                return Err(failed);
-            }
-            if let Some(inside) = self.inside.get() {
-                inside.nics.announce(announce).await;
-            }
-            Ok(())
-        })
-        .await;
+        let applied = self.serve(wanted).await;
         self.brought.store(true, Ordering::Relaxed);
-        applied
+        applied?;
+        if let Some(inside) = self.inside.get() {
+            inside.nics.announce(announce).await;
+        }
+        Ok(())
     }
 
     async fn vrrp(&self, action: Action) -> Result<(), Failed> {
-        let _turn = self.turn().await;
+        let deadline = deadline();
+        let _turn = self.turn(deadline).await?;
         let keepalived = Arc::clone(&self.inside().await?.keepalived);
         let (program, id) = (self.setup.program.clone(), self.config.borrow().amphora_id.clone());
         self.note_vrrp(action)?;
-        bounded(blocking(move || {
+        let work = blocking(move || {
             keepalived.write_check(
                 &program,
                 &["check".as_ref(), "--name".as_ref(), id.as_str().as_ref()],
             )?;
             keepalived.vrrp(action)
-        }))
-        .await
+        });
+        until(deadline, work).await
     }
 }

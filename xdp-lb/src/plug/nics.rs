@@ -132,8 +132,9 @@ impl Nics {
     /// Brings all that was plugged to what it shall be. After a restart that changes nothing; after a
     /// reboot it takes the interfaces in again, under the names they had.
     ///
-    /// One that is nowhere is left out: members' networks are unplugged without notice. One that fails
-    /// keeps no other from being restored; all are told in the end.
+    /// One towards members that is nowhere is left out: they are unplugged without notice. One that fails
+    /// keeps no other from being restored; all are told in the end, and that of the VIPs also where it
+    /// is nowhere, for it may be late.
     pub async fn restore(&self, plugs: &Plugs, topology: Topology) -> Result<(), Failed> {
         let names = Names::read(&self.places.names);
         let mut ports = Port::all(plugs, topology);
@@ -141,10 +142,12 @@ impl Nics {
         ports.sort_by_key(|port| !port.vip && names.of(port.mac).is_none());
         let mut failures = Vec::new();
         for port in ports {
-            let mac = port.mac;
+            let (mac, vip) = (port.mac, port.vip);
             match self.restore_port(port, &names).await {
                 Ok(()) => {}
-                Err(PlugError::NotFound) => warn!("{mac} was plugged and is not there any more"),
+                Err(PlugError::NotFound) if !vip => {
+                    warn!("{mac} was plugged and is not there any more")
+                }
                 Err(error) => failures.push(format!("{mac}: {error}")),
             }
         }
