@@ -83,8 +83,8 @@ pub fn frame<T: Tables + Sockets>(
     for _ in 0..8 {
         let end = match stage {
             Stage::Known => known(packet, ingress, tables),
-            Stage::Select4 => choose::<V4, T>(packet, tables, tables),
-            Stage::Select6 => choose::<V6, T>(packet, tables, tables),
+            Stage::Select4 => choose::<V4, T>(packet, ingress, tables, tables),
+            Stage::Select6 => choose::<V6, T>(packet, ingress, tables, tables),
             Stage::Open4 => open::<V4, T>(packet, ingress, tables),
             Stage::Open6 => open::<V6, T>(packet, ingress, tables),
             Stage::Icmp4 => icmp::error::<V4, T>(packet, tables).map_err(Miss::Over),
@@ -358,16 +358,26 @@ fn retire<F: Family, T: Tables>(tables: &T, met: &Met<'_, F>) {
     }
 }
 
+/// Whom a frame is for: a MAC, and the interface it came in by.
+#[derive(Clone, Copy)]
+struct Addressee {
+    mac: [u8; 6],
+    ingress: u32,
+}
+
 /// Finds the listener of a frame without a flow, and the member that shall have it.
 #[inline(always)]
 pub fn choose<F: Routed, T: Tables>(
     packet: &Packet<'_>,
+    ingress: u32,
     tables: &T,
     sockets: &impl Sockets,
 ) -> Result<u32, Miss> {
     let ip = F::datagram(packet)?;
     let segment = parse::segment(packet, &ip)?;
-    let (listener, reason) = match offer(tables, sockets, &segment) {
+    let addressee =
+        Addressee { mac: packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.dst, ingress };
+    let (listener, reason) = match offer(tables, sockets, &segment, addressee) {
         Ok(choice) => {
             if partial_checksum(packet, &ip) {
                 tables.count_reason(Reason::PartialChecksum);
@@ -404,12 +414,18 @@ fn offer<A: Address, T: Tables>(
     tables: &T,
     sockets: &impl Sockets,
     segment: &Segment<A>,
+    addressee: Addressee,
 ) -> Result<Choice, (u32, Reason)> {
     let Segment { key, flags, .. } = segment;
     let address = ListenerKey { addr: key.dst.wide(), port: key.dport, proto: key.proto, zero: 0 };
     let Some(listener) = tables.listener(&address) else {
         return Err((u32::MAX, Reason::NoListener));
     };
+    // The kernel would not take it either (`PACKET_OTHERHOST`). A known flow is not asked: whose flow
+    // it is, its first frame was for.
+    if tables.port_mac(addressee.ingress).is_some_and(|own| own != addressee.mac) {
+        return Err((listener.id, Reason::OtherHost));
+    }
     // All but a SYN is the middle of a connection: of the other amphora's, where the VIP was until
     // now, or of HAProxy's, from before the listener was ours, which it keeps to its end. A SYN is
     // nobody's yet. Not even one that HAProxy has answered: what it has not accepted when it closes

@@ -54,6 +54,9 @@ reasons! {
     NoListener => Pass,
     /// A connection that a local socket has: HAProxy's, from before the listener was ours.
     LocalSocket => Pass,
+    /// For a listener's address, but another machine's MAC: a switch floods, and the other amphora of a
+    /// pair has the VIP.
+    OtherHost => Pass,
     /// From a network the listener does not allow.
     NetworkRefused => Drop,
     /// Over the listener's connection limit.

@@ -19,12 +19,12 @@ pub fn xdp_lb(ctx: XdpContext) -> u32 {
 
 #[xdp]
 pub fn xdp_lb_select4(ctx: XdpContext) -> u32 {
-    end(&ctx, path::choose::<V4, _>(&packet(&ctx), &Maps, &OwnSockets(&ctx)))
+    end(&ctx, path::choose::<V4, _>(&packet(&ctx), ingress(&ctx), &Maps, &OwnSockets(&ctx)))
 }
 
 #[xdp]
 pub fn xdp_lb_select6(ctx: XdpContext) -> u32 {
-    end(&ctx, path::choose::<V6, _>(&packet(&ctx), &Maps, &OwnSockets(&ctx)))
+    end(&ctx, path::choose::<V6, _>(&packet(&ctx), ingress(&ctx), &Maps, &OwnSockets(&ctx)))
 }
 
 #[xdp]

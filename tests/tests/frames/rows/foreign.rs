@@ -53,6 +53,22 @@ pub fn rows() -> Vec<Row> {
             ]
             .map(|(name, before, frame)| row(name, before, frame, Want::Pass(Reason::NoListener))),
         );
+        // A switch floods: the other amphora has the VIP.
+        let middle = if proto == TCP { say("A").data(b"more") } else { one.opening() };
+        for (what, to, message) in [
+            ("to another machine", member_mac(1), one.opening()),
+            ("in mid-stream to another machine", member_mac(1), middle),
+            ("to all machines", BROADCAST, one.opening()),
+        ] {
+            let frame = Frame { to, ..one.sent(message) };
+            rows.push(row(named(what), [], frame, Want::Pass(Reason::OtherHost)));
+        }
+        rows.push(row(
+            named("to nobody's listener and another machine"),
+            [],
+            Frame { to: member_mac(1), ..unknown.sent(unknown.opening()) },
+            Want::Pass(Reason::NoListener),
+        ));
     }
     for family in FAMILIES {
         let frame = flow(family, TCP, ONE).sent(say("S"));
