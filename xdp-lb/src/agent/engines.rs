@@ -1,15 +1,21 @@
 //! Who serves which listener: the packet path, HAProxy beside it, or nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use agent_api::amphora::{Haproxy, Wanted};
 use agent_api::rules::Rule;
 use agent_api::understood::{Engine, Listener, Protocol};
-use agent_api::{Desired, Name};
+use agent_api::{Desired, IpNet, Name};
+use ipnet::Ipv4Net;
 
 use crate::balancer::Serving;
 use crate::guard;
 use crate::record::Beside;
+
+/// The network of an address that nobody sends from (RFC 1122, 3.2.1.3): a listener that lets in this
+/// one alone is served, and told of in heartbeats, and lets in nobody.
+const NOBODY: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 32));
 
 /// What can forward, and whom it may let in.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +49,10 @@ impl Engines {
             desired.listeners.clear();
         }
         if let Some(rules) = means.guarded {
-            desired.listeners.retain_mut(|listener| {
+            for listener in &mut desired.listeners {
                 let allowed = guard::allowed(rules, listener.protocol, listener.port);
-                allowed.map(|networks| listener.allowed_networks = networks).is_some()
-            });
+                listener.allowed_networks = allowed.unwrap_or_else(|| vec![NOBODY]);
+            }
         }
         let forwarded: BTreeSet<&str> = desired.listeners.iter().map(|it| &it.id[..]).collect();
         // Without a VIP there is nothing to serve: it is disabled, or its load balancer is.
@@ -66,11 +72,11 @@ impl Engines {
 }
 
 fn beside(listener: &Listener, means: Means<'_>) -> Beside {
-    let (by, why) = match (&listener.engine, listener.protocol, means.broken) {
-        (Engine::Haproxy(why), _, _) => (Some("haproxy"), why.to_string()),
-        (Engine::Xdp, Protocol::Udp | Protocol::Sctp, Some(broken)) => (None, broken.to_owned()),
-        (Engine::Xdp, _, Some(broken)) => (Some("haproxy"), broken.to_owned()),
-        (Engine::Xdp, _, None) => (None, "no rule lets anybody in".to_owned()),
+    let broken = means.broken.unwrap_or_default().to_owned();
+    let (by, why) = match (&listener.engine, listener.protocol) {
+        (Engine::Haproxy(why), _) => (Some("haproxy"), why.to_string()),
+        (Engine::Xdp, Protocol::Udp | Protocol::Sctp) => (None, broken),
+        (Engine::Xdp, _) => (Some("haproxy"), broken),
     };
     Beside {
         id: listener.id.clone(),
@@ -86,12 +92,12 @@ fn beside(listener: &Listener, means: Means<'_>) -> Beside {
 mod tests {
     use agent_api::rules;
     use agent_api::understood::{Layer7, Understood};
-    use agent_api::{IpNet, Paths, haproxy};
+    use agent_api::{Paths, haproxy};
 
     use super::*;
 
     const BROKEN: &str = "another XDP program is there";
-    const UNGUARDED: &str = "no rule lets anybody in";
+    const NOBODY: &str = "0.0.0.0/32";
 
     /// On port 80, whose id is its protocol.
     fn listener(protocol: Protocol, engine: Engine) -> Listener {
@@ -182,20 +188,18 @@ mod tests {
                 "no rules yet: nobody comes in",
                 None,
                 Some(&[]),
-                &[],
+                &[("TCP", &[NOBODY]), ("UDP", &[NOBODY])],
                 &[
-                    ("TCP", None, UNGUARDED),
                     // nftables stands in front of HAProxy.
                     ("HTTP", Some("haproxy"), http),
-                    ("UDP", None, UNGUARDED),
                 ],
             ),
             (
                 "rules of one",
                 None,
                 Some(&tcp_from_some),
-                &[("TCP", &["10.0.0.0/8"])],
-                &[("HTTP", Some("haproxy"), http), ("UDP", None, UNGUARDED)],
+                &[("TCP", &["10.0.0.0/8"]), ("UDP", &[NOBODY])],
+                &[("HTTP", Some("haproxy"), http)],
             ),
             (
                 "rules of all",
@@ -208,12 +212,8 @@ mod tests {
                 "rules of other ports",
                 None,
                 Some(&other_port),
-                &[],
-                &[
-                    ("TCP", None, UNGUARDED),
-                    ("HTTP", Some("haproxy"), http),
-                    ("UDP", None, UNGUARDED),
-                ],
+                &[("TCP", &[NOBODY]), ("UDP", &[NOBODY])],
+                &[("HTTP", Some("haproxy"), http)],
             ),
             (
                 "no packet path, and rules",
