@@ -165,27 +165,30 @@ impl Machine {
         }
     }
 
-    /// What is due each second: processes that died are started again, and listeners find another
+    /// What is due each second, within the time of a call: processes that died are started again, and listeners find another
     /// engine when the packet path has broken or is mended.
     pub async fn supervise(&self) {
-        let (Some(inside), Ok(mut state)) = (self.inside.get(), self.state.try_lock()) else {
-            return;
-        };
-        let (keepalived, haproxies) = (Arc::clone(&inside.keepalived), state.haproxy.clone());
-        let supervised = spawn_blocking(move || {
-            keepalived.supervise();
-            haproxies.values().for_each(|haproxy| haproxy.supervise());
-        });
-        if let Err(error) = supervised.await {
-            warn!("supervision: {error}");
+        let Ok(mut state) = self.state.try_lock() else { return };
+        let deadline = deadline();
+        let mut turned = false;
+        if let Some(inside) = self.inside.get() {
+            let (keepalived, haproxies) = (Arc::clone(&inside.keepalived), state.haproxy.clone());
+            let supervised = blocking(move || {
+                keepalived.supervise();
+                haproxies.values().for_each(|haproxy| haproxy.supervise());
+                Ok(())
+            });
+            if let Err(Failed(why)) = until(deadline, supervised).await {
+                warn!("supervision: {why}");
+            }
+            turned = state.engines.is_some() && inside.forwarder.broken() != state.broken;
         }
-        let turned = state.engines.is_some() && inside.forwarder.broken() != state.broken;
         if turned {
             info!("listeners are divided anew");
         }
         if turned || state.again.is_some_and(|at| at <= Instant::now()) {
-            let done = until(deadline(), async {
-                let plugged = self.plug_missing(&mut state, inside).await;
+            let done = until(deadline, async {
+                let plugged = self.plug_missing(&mut state).await;
                 plugged.and(self.bring(&mut state).await)
             });
             if let Err(Failed(why)) = done.await {
@@ -266,12 +269,12 @@ impl Machine {
     }
 
     /// Takes in what was plugged before the start and was not there then.
-    async fn plug_missing(&self, state: &mut State, inside: &Inside) -> Result<(), Failed> {
+    async fn plug_missing(&self, state: &mut State) -> Result<(), Failed> {
         let Some(plugs) = state.missing.clone() else { return Ok(()) };
         state.again = Some(Instant::now() + AGAIN);
         // Never seen without its rules.
         self.guard_kernel(state.guarded().is_some(), state.rules.as_deref()).await?;
-        inside.nics.restore(&plugs, self.topology()).await?;
+        self.inside().await?.nics.restore(&plugs, self.topology()).await?;
         state.missing = None;
         Ok(())
     }
@@ -501,9 +504,9 @@ impl Amphora for Machine {
         state.vip = plugs.vip.clone();
         state.rules = plugs.rules.clone();
         state.missing = Some(plugs.clone());
-        let inside = self.inside().await?;
-        let restored = until(deadline, self.plug_missing(&mut state, inside)).await;
+        let restored = until(deadline, self.plug_missing(&mut state)).await;
         drop(state);
+        let inside = self.inside().await?;
         if self.paths().vrrp().exists() && !self.vrrp_stopped().exists() {
             let vrrp =
                 if inside.keepalived.running() { Ok(()) } else { self.vrrp(Action::Start).await };
