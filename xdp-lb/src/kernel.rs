@@ -79,6 +79,31 @@ pub enum Error {
     NoLink { interface: String },
 }
 
+impl Error {
+    /// Whether it comes again with the same pins, however often one tries.
+    pub fn lasts(&self) -> bool {
+        match self {
+            Self::OtherVersion { .. }
+            | Self::Differs { .. }
+            | Self::Damaged(_)
+            | Self::NoObject
+            | Self::Object(_)
+            | Self::Load(_)
+            | Self::Program(_)
+            | Self::Refused { .. } => true,
+            Self::NoBpfFs
+            | Self::NotStarted(_)
+            | Self::Slots { .. }
+            | Self::Map { .. }
+            | Self::Port { .. }
+            | Self::Pin { .. }
+            | Self::File { .. }
+            | Self::Attach { .. }
+            | Self::NoLink { .. } => false,
+        }
+    }
+}
+
 /// Sizes that may be chosen at the first start; where none is, what is pinned stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {

@@ -85,7 +85,13 @@ struct Run {
 #[derive(Debug, Args)]
 struct Agent {
     /// Octavia's configuration of the agent; waited for.
-    #[arg(long, value_name = "FILE", default_value = "/etc/octavia/amphora-agent.conf")]
+    #[arg(
+        long,
+        // As the stock agent has it, and whoever starts it.
+        alias = "config-file",
+        value_name = "FILE",
+        default_value = "/etc/octavia/amphora-agent.conf"
+    )]
     config: PathBuf,
     /// Network namespace of the load balancer; made when it is needed.
     #[arg(long, default_value = "amphora-haproxy")]

@@ -208,7 +208,9 @@ impl Thread {
         };
         let desired = serving.desired.clone();
         let mut started = Balancer::start(options.clone(), serving.clone());
-        if let Err(error) = &started {
+        if let Err(balancer::Error::Kernel(error)) = &started
+            && error.lasts()
+        {
             // Left there, it would forward what nobody keeps in step any more: before HAProxy, which
             // serves instead. Made anew, it may be taken: maps of another version never are.
             let pins = Pins::of(&self.name);
