@@ -165,8 +165,8 @@ impl Machine {
         }
     }
 
-    /// What is due each second, within the time of a call: processes that died are started again, and listeners find another
-    /// engine when the packet path has broken or is mended.
+    /// What is due each second, within the time of a call: processes that died are started again, and
+    /// listeners find another engine when the packet path has broken or is mended.
     pub async fn supervise(&self) {
         let Ok(mut state) = self.state.try_lock() else { return };
         let deadline = deadline();
