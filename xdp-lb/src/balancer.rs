@@ -29,8 +29,8 @@ use crate::plan::{Change, plan};
 use crate::record::{Beside, Record};
 use crate::sweep::{PASS_S, Sweep};
 use crate::tables::{self, Hop, Tables, World, compile};
+pub use ports::Interfaces;
 use ports::Ports;
-pub use ports::{Interfaces, VIP_INTERFACE};
 
 /// Neighbours that the kernel does not keep fresh by itself are asked this often, and the network
 /// is looked at without an event.

@@ -14,13 +14,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use agent_api::amphora::Failed;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open, pidfd_send_signal,
 };
+
+use crate::namespace::inside;
 
 /// A program's own words are for people: this much of them.
 const SAID_BYTES_MAX: usize = 4096;
@@ -73,7 +74,7 @@ pub fn run(
         command.stdin(memory(input)?).stdout(said.try_clone()?).stderr(said.try_clone()?);
         command.current_dir("/").env_clear().env("PATH", PATH);
         match namespace {
-            Some(namespace) => inside(namespace, || command.spawn())?,
+            Some(namespace) => inside(namespace, || command.spawn()).flatten(),
             None => command.spawn(),
         }
     };
@@ -95,18 +96,6 @@ pub fn run(
     said.rewind().and_then(|()| said.read_to_end(&mut text)).map_err(failed)?;
     let said = String::from_utf8_lossy(&text).into_owned();
     if status.success() { Ok(said) } else { Err(Error::Failed { program, status, said }) }
-}
-
-/// Does something on a thread of its own in a network namespace. What it starts stays there.
-fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let entered = || -> io::Result<T> {
-        setns(namespace, CloneFlags::CLONE_NEWNET)?;
-        Ok(work())
-    };
-    thread::scope(|scope| {
-        let joined = scope.spawn(entered).join();
-        joined.unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
-    })
 }
 
 /// A file that is nowhere, to be read from its start.
@@ -140,6 +129,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Of a program that was told to write its number to `pid_file` by `-p`.
+    pub fn of(program: &Path, pid_file: &Path) -> Self {
+        let arguments = vec!["-p".into(), pid_file.to_owned()];
+        Self { program: program.to_owned(), arguments }
+    }
+
     /// Of arguments that end with a NUL each, as in `/proc/<pid>/cmdline`.
     fn is(&self, command_line: &[u8]) -> bool {
         let words: Vec<&OsStr> =

@@ -444,8 +444,7 @@ impl Haproxy {
     }
 
     fn identity(&self) -> Identity {
-        let arguments = vec!["-p".into(), self.pid_file()];
-        Identity { program: self.program.clone(), arguments }
+        Identity::of(&self.program, &self.pid_file())
     }
 
     /// Where Octavia's own tools look for it.

@@ -193,8 +193,7 @@ impl Keepalived {
     }
 
     fn identity(&self) -> Identity {
-        let arguments = vec!["-p".into(), self.pid_file()];
-        Identity { program: self.program.clone(), arguments }
+        Identity::of(&self.program, &self.pid_file())
     }
 
     /// Where the stock agent has it.

@@ -17,7 +17,6 @@ pub mod memory;
 pub mod moved;
 pub mod namespace;
 pub mod net;
-pub mod netns;
 pub mod observe;
 pub mod plan;
 pub mod plug;

@@ -17,7 +17,7 @@ use xdp_lb::observe::flows::flows;
 use xdp_lb::observe::stats::stats;
 use xdp_lb::observe::status::status;
 use xdp_lb::run::{Options, run};
-use xdp_lb::{check, lock, netns};
+use xdp_lb::{check, lock, namespace};
 
 /// A full-NAT load balancer in XDP.
 #[derive(Debug, Parser)]
@@ -234,7 +234,7 @@ fn daemon(options: Run) -> Result<()> {
     log_to_stderr();
     // Before any thread is started: all of them are to be there.
     if let Some(namespace) = &options.netns {
-        netns::enter(namespace)?;
+        namespace::move_into(namespace)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(Options {

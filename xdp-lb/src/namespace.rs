@@ -98,18 +98,42 @@ impl Namespace {
     ///
     /// Fails when the thread cannot be made or moved, or panics.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-        on_a_thread(|| {
-            setns(&self.file, CloneFlags::CLONE_NEWNET)
-                .map_err(|errno| say(errno.into(), format!("entering {}", self.name)))?;
-            Ok(work())
-        })
+        inside(&self.file, work).map_err(|error| say(error, format!("in {}", self.name)))
     }
+}
+
+/// Runs `work` on a thread of its own in a namespace that is open, as [`Namespace::enter`] does.
+pub fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    on_a_thread(|| {
+        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        Ok(work())
+    })
 }
 
 /// For moving interfaces.
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Moves this thread, and the threads it will start, into a network namespace.
+///
+/// The mounts stay those of the first namespace, `/sys/fs/bpf` among them: unlike `ip netns exec`.
+/// `/proc/sys/net` follows the thread.
+pub fn move_into(namespace: &str) -> io::Result<()> {
+    let path = path_of(namespace);
+    let named = |error| say(error, format!("network namespace {}", path.display()));
+    let file = File::open(&path).map_err(named)?;
+    setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| named(errno.into()))
+}
+
+/// A name is that of `ip netns`.
+fn path_of(namespace: &str) -> PathBuf {
+    if namespace.contains('/') {
+        PathBuf::from(namespace)
+    } else {
+        Path::new(NAMES).join(namespace)
     }
 }
 
@@ -224,6 +248,16 @@ mod tests {
         for name in ["", ".", "..", "../x", "a/b"] {
             let error = Namespace::open_or_make(name).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        for (namespace, want) in [
+            ("amphora-haproxy", "/run/netns/amphora-haproxy"),
+            ("/proc/1/ns/net", "/proc/1/ns/net"),
+        ] {
+            assert_eq!(path_of(namespace), Path::new(want));
         }
     }
 }

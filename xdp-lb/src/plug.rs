@@ -12,4 +12,5 @@ mod names;
 pub mod nics;
 mod wire;
 
+pub use names::{VIP_INTERFACE, number};
 pub use nics::{Nics, Places};

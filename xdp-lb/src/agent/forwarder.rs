@@ -12,12 +12,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
-use crate::balancer::{self, Balancer, Interfaces, Serving, VIP_INTERFACE, ticks};
+use crate::balancer::{self, Balancer, Interfaces, Serving, ticks};
 use crate::kernel::{Pins, Sizes, SourcePorts};
 use crate::lock;
 use crate::namespace::Namespace;
 use crate::net::Watch;
 use crate::observe::stats::Stats;
+use crate::plug::VIP_INTERFACE;
 use crate::record::{Record, Standing};
 
 /// After a failure it is tried again this much later, or when it is told what to serve.

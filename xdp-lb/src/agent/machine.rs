@@ -28,14 +28,13 @@ use tracing::{info, warn};
 
 use super::engines::{Engines, Means};
 use super::forwarder::Forwarder;
-use crate::balancer::VIP_INTERFACE;
 use crate::check::Expectation;
 use crate::haproxy::{Applied, Haproxy};
 use crate::haproxy_stats::{self, Row};
 use crate::keepalived::Keepalived;
 use crate::namespace::Namespace;
 use crate::observe::stats::Stats;
-use crate::plug::{Nics, Places};
+use crate::plug::{Nics, Places, VIP_INTERFACE};
 use crate::vitals::Programs;
 use crate::{guard, lock};
 

@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use crate::kernel::{Attached, Error, Kernel, Mode};
 use crate::net::Topology;
+use crate::plug::{VIP_INTERFACE, number};
 use crate::record::{Interface, Record, Standing};
 
 /// Which interfaces are ours.
@@ -16,9 +17,6 @@ pub enum Interfaces {
     /// All `ethN` that are there, as Octavia plugs them; `eth1` is that of the VIPs.
     Plugged,
 }
-
-/// The interface of the VIPs in an amphora.
-pub const VIP_INTERFACE: &str = "eth1";
 
 impl Interfaces {
     /// Name of the interface of the VIPs.
@@ -41,10 +39,9 @@ impl Interfaces {
     }
 }
 
-/// Whether Octavia calls an interface so that it has plugged.
+/// Whether Octavia calls an interface so that it has plugged. `eth0` is that of the management network.
 fn is_plugged(name: &str) -> bool {
-    let number = name.strip_prefix("eth").and_then(|number| number.parse::<u16>().ok());
-    number.is_some_and(|number| number > 0)
+    number(name).is_some_and(|number| number > 0)
 }
 
 pub struct Ports {

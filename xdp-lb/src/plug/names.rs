@@ -63,6 +63,9 @@ impl Names {
     }
 }
 
+/// Name of the interface of the VIPs.
+pub const VIP_INTERFACE: &str = "eth1";
+
 /// The number in `eth2`.
 pub fn number(name: &str) -> Option<u16> {
     let digits = name.strip_prefix("eth")?;

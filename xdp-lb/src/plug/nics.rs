@@ -19,13 +19,10 @@ use tracing::{debug, info, warn};
 
 use super::diff::{Change, Held, Standing, additions, changes};
 use super::layout::{Layout, Port};
-use super::names::{self, Names};
+use super::names::{self, Names, VIP_INTERFACE};
 use super::wire::{Link, Wire, ipv6_address_events};
 use super::{announce, dhcp};
 use crate::namespace::{Namespace, set_sysctl};
-
-/// Name of the interface of the VIPs.
-pub const VIP_INTERFACE: &str = "eth1";
 
 /// How long the kernel may ask whether somebody else has an IPv6 address; it takes a second or two, but
 /// does not begin without a carrier. As the stock agent.
