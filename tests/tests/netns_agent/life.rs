@@ -139,11 +139,12 @@ fn netns_edge_60_an_interface_that_comes_late_is_taken_in() {
     becomes("02:00:00:00:00:99").expect("another interface");
     agent.run().expect("on");
     becomes(&agent.mac).expect("the interface");
-    let attached = |status: &Value| {
-        let interfaces = status["interfaces"].as_array().cloned().unwrap_or_default();
-        interfaces.iter().any(|it| it["name"] == "eth1" && it["standing"]["attached"].is_object())
+    // IPv6 is not asked for members before the kernel is done with its own addresses.
+    let up = |status: &Value| {
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        !members.is_empty() && members.iter().all(|member| member["state"] == "up")
     };
-    agent.status_when("eth1", attached).expect("it is taken in");
+    agent.status_when("all members up", up).expect("it is taken in");
     for family in FAMILIES {
         let get = || http_get(lab.vip(family, port(TCP)), "/").map(|response| response.status);
         assert_eq!(lab.client.netns.enter(get).expect("a response"), 200);
