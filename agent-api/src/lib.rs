@@ -34,7 +34,7 @@ pub use desired::{
 };
 pub use file::Error;
 pub use ipnet::IpNet;
-pub use monitor::{HttpProbe, Monitor, Probe};
+pub use monitor::{HttpProbe, Monitor, OnMarkedDown, Probe};
 pub use paths::Paths;
 pub use refused::Refused;
 pub use store::Store;

@@ -19,6 +19,16 @@ pub struct Monitor {
     pub fall: u16,
 }
 
+/// What becomes of the flows of a member that was taken out (HAProxy's `on-marked-down`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnMarkedDown {
+    /// They go on, as HAProxy has it where nobody asks for more.
+    #[default]
+    Keep,
+    /// They end: the client's next segment is answered by a reset, its next datagram opens a new flow.
+    Reset,
+}
+
 /// Octavia's `type` of a health monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {

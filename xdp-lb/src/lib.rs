@@ -9,6 +9,7 @@ pub mod follow;
 pub mod guard;
 pub mod haproxy;
 pub mod haproxy_stats;
+pub mod health;
 pub mod ids;
 pub mod keepalived;
 pub mod kernel;

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::machine::Machine;
 use super::message::{Before, Known, message};
+use crate::health::Standings;
 use crate::volatile;
 
 /// Mode of the file of totals, as the stock agent has it.
@@ -95,6 +96,7 @@ impl Heart {
         let known = Known {
             listeners: &listeners,
             forwarded: forwarded.as_ref(),
+            standings: &Standings::new(),
             rows: &rows,
             starting: self.door.amphora().is_starting(),
         };

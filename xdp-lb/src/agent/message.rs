@@ -11,6 +11,7 @@ use serde::de::value::Error as Unknown;
 use serde::{Deserialize, Serialize};
 
 use crate::haproxy_stats::Row;
+use crate::health::Standings;
 use crate::observe::stats;
 
 /// What a listener has counted since it was made. In the stock agent's words for its file, which it
@@ -37,6 +38,8 @@ pub struct Known<'a> {
     pub listeners: &'a [understood::Listener],
     /// The packet path; none while it does not run.
     pub forwarded: Option<&'a stats::Stats>,
+    /// Members that the packet path forwards to and that are probed.
+    pub standings: &'a Standings,
     /// HAProxy.
     pub rows: &'a [Row],
     /// The machine is not back to what it served before the start: who serves is not known yet.
@@ -84,7 +87,7 @@ fn told(
     let by_packets = forwarded.is_some() || known.starting;
     for pool in &listener.pools {
         let said = if by_packets {
-            pool_of_packets(pool)
+            pool_of_packets(pool, known.standings)
         } else {
             pool_of_haproxy(&pool.id, &listener.id, known.rows)
         };
@@ -150,12 +153,16 @@ impl Totals {
 }
 
 /// Down where it has members and none may be used, as HAProxy says it.
-fn pool_of_packets(pool: &understood::Pool) -> Option<Pool> {
+fn pool_of_packets(pool: &understood::Pool, standings: &Standings) -> Option<Pool> {
+    let standing = |member: &understood::Member| {
+        let standing = standings.get(&(pool.id.clone(), member.id.clone()))?;
+        Some(standing.status())
+    };
     let status = |member: &understood::Member| match (member.enabled, &pool.monitor) {
         (false, _) => MemberStatus::Maint,
         (true, None) => MemberStatus::NoCheck,
-        // Nobody has probed it yet: the health manager keeps what it has.
-        (true, Some(_)) => MemberStatus::Restarting,
+        // Not known yet: the health manager keeps what it has.
+        (true, Some(_)) => standing(member).unwrap_or(MemberStatus::Restarting),
     };
     let members: BTreeMap<_, _> =
         pool.members.iter().map(|member| (member.id.clone(), status(member))).collect();
@@ -395,6 +402,7 @@ mod tests {
         for Case { name, listener, forwarded, rows, starting, before, told, after } in cases {
             let listeners = [listener];
             let known = Known {
+                standings: &Standings::new(),
                 listeners: &listeners,
                 forwarded: forwarded.as_ref(),
                 rows: &rows,
@@ -415,7 +423,14 @@ mod tests {
     #[test]
     fn a_listener_that_is_no_more_is_forgotten() {
         let (listeners, rows) = ([], []);
-        let known = Known { listeners: &listeners, forwarded: None, rows: &rows, starting: false };
+        let standings = &Standings::new();
+        let known = Known {
+            listeners: &listeners,
+            forwarded: None,
+            standings,
+            rows: &rows,
+            starting: false,
+        };
         let before = Before::from([("l".to_owned(), totals(1, 1, 1, 1))]);
         assert_eq!(message("a", 0, known, &before).1, Before::new());
     }
@@ -449,7 +464,7 @@ mod tests {
             ),
         ];
         for (name, pool, want) in rows {
-            let got = pool_of_packets(&pool);
+            let got = pool_of_packets(&pool, &Standings::new());
             let got = got.map(|it| (it.status, it.members.into_values().collect::<Vec<_>>()));
             assert_eq!(got, want, "{name}");
         }
@@ -503,6 +518,7 @@ mod tests {
             let (listeners, rows) = ([listener(protocol)], []);
             let stats = forwarded(0, 0, 0);
             let known = Known {
+                standings: &Standings::new(),
                 listeners: &listeners,
                 forwarded: Some(&stats),
                 rows: &rows,
