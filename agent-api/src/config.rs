@@ -132,20 +132,30 @@ pub enum Error {
     Value { section: &'static str, key: &'static str, value: String, expected: &'static str },
 }
 
+/// The key that heartbeats are signed with, of an amphora's file or of the controller's own `octavia.conf`,
+/// which has it in the same place.
+pub fn heartbeat_key(path: &Path) -> Result<Secret, Error> {
+    Ok(Secret::new(Options(&file(path)?).text(&options::HEARTBEAT_KEY)?))
+}
+
+fn file(path: &Path) -> Result<File, Error> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(Error::Read)?;
+    file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Error::Read)?;
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(Error::TooLarge { max: CONFIG_BYTES_MAX });
+    }
+    let text = str::from_utf8(&bytes).map_err(|_| Error::NotText)?;
+    Ok(File::parse(text)?)
+}
+
 /// Bytes of the file. Nova takes 10 KiB at most, so that no file of Octavia's is larger at start.
 pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
 
 impl AgentConfig {
     /// Reads a file; the faults beside the configuration are to be logged.
     pub fn read(path: &Path) -> Result<(Self, Vec<BadDestination>), Error> {
-        let mut bytes = Vec::new();
-        let file = fs::File::open(path).map_err(Error::Read)?;
-        file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Error::Read)?;
-        if bytes.len() as u64 > CONFIG_BYTES_MAX {
-            return Err(Error::TooLarge { max: CONFIG_BYTES_MAX });
-        }
-        let text = str::from_utf8(&bytes).map_err(|_| Error::NotText)?;
-        Self::from_file(&File::parse(text)?)
+        Self::from_file(&file(path)?)
     }
 
     /// Takes the options from a file; absent ones are as Octavia's `config.py` has them.

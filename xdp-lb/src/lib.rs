@@ -10,6 +10,7 @@ pub mod guard;
 pub mod haproxy;
 pub mod haproxy_stats;
 pub mod health;
+pub mod heartbeat;
 pub mod ids;
 pub mod keepalived;
 pub mod kernel;

@@ -2,15 +2,18 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use agent_api::config::Secret;
 use agent_api::{Name, Paths};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use xdp_lb::agent::{Setup, agent};
 use xdp_lb::explain::{self, explain};
+use xdp_lb::heartbeat::{self, decode, listen, relay};
 use xdp_lb::kernel::{Pins, Sizes, SourcePorts};
 use xdp_lb::observe::Found;
 use xdp_lb::observe::flows::flows;
@@ -51,8 +54,81 @@ enum Command {
     ///
     /// Exits with 2 where a file is refused, and names the line.
     Explain(Explain),
+    /// Look at the heartbeats of amphorae, or open sealed ones for a health manager.
+    #[command(subcommand)]
+    Heartbeat(Heartbeat),
     /// Take the program off its interfaces and drop everything, the flows too.
     Detach(Which),
+}
+
+#[derive(Debug, Subcommand)]
+enum Heartbeat {
+    /// Take apart the heartbeats of a capture (pcap, pcapng), or one datagram.
+    Decode(Decode),
+    /// Watch what amphorae send here, as a table; on a pipe, a line for each.
+    Listen(Listen),
+    /// Stand before a health manager: open sealed heartbeats, and hand them on as Octavia expects them.
+    ///
+    /// What is not authentic, or came already, is dropped and counted. Runs until SIGTERM.
+    Relay(Relay),
+}
+
+/// Where the key is.
+#[derive(Debug, Args)]
+struct Key {
+    /// File with `heartbeat_key` in `[health_manager]`: octavia.conf of the controller, or an amphora's.
+    #[arg(long, value_name = "FILE", default_value = "/etc/octavia/octavia.conf")]
+    config: PathBuf,
+}
+
+impl Key {
+    fn read(&self) -> Result<Secret, heartbeat::Error> {
+        heartbeat::key(&self.config)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Decode {
+    /// `-` for the standard input.
+    file: PathBuf,
+    #[command(flatten)]
+    key: Key,
+    /// Of a capture, the datagrams to this port.
+    #[arg(long, default_value_t = heartbeat::PORT)]
+    port: u16,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Listen {
+    /// Address and port.
+    #[arg(long, default_value = "[::]:5555")]
+    bind: SocketAddr,
+    #[command(flatten)]
+    key: Key,
+    /// For programs: a line for each.
+    #[arg(long)]
+    json: bool,
+    /// End after so many.
+    #[arg(long)]
+    count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct Relay {
+    /// Address and port where amphorae send theirs.
+    #[arg(long, default_value = "[::]:5556")]
+    bind: SocketAddr,
+    /// Address and port of the health manager.
+    #[arg(long, default_value = "127.0.0.1:5555")]
+    to: SocketAddr,
+    #[command(flatten)]
+    key: Key,
+    /// What has come already, so that it is refused after a restart too.
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/xdp-lb/heartbeat-relay.json")]
+    state: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -184,7 +260,26 @@ fn start(command: Command) -> Result<()> {
             let certs = base_cert_dir.unwrap_or_else(|| base_path.join("certs"));
             show(&explain(&files, &Paths::new(base_path, certs))?, json)
         }
+        Command::Heartbeat(command) => heartbeats(command),
         Command::Detach(which) => detach(&which.name()?),
+    }
+}
+
+fn heartbeats(command: Heartbeat) -> Result<()> {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match command {
+        Heartbeat::Decode(Decode { file, key, port, json }) => {
+            show(&decode::decode(&file, port, &key.read()?)?, json)
+        }
+        Heartbeat::Listen(Listen { bind, key, json, count }) => {
+            let (options, key) = (listen::Options { bind, json, count }, key.read()?);
+            Ok(runtime()?.block_on(listen::listen(options, &key))?)
+        }
+        Heartbeat::Relay(Relay { bind, to, key, state }) => {
+            log_to_stderr();
+            let (options, key) = (relay::Options { bind, to, state }, key.read()?);
+            Ok(runtime()?.block_on(relay::relay(options, &key))?)
+        }
     }
 }
 

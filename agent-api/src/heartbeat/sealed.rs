@@ -21,11 +21,12 @@
 //! to [`Opener::forget`] it, which is what an operator does who knows why. A receiver that restarts knows
 //! nothing, and takes the first datagram of each amphora for fresh.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
 use hkdf::Hkdf;
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use super::envelope::{self, compressed, fits, uncompressed};
@@ -84,7 +85,7 @@ pub struct Sealer {
 /// Opens the heartbeats of all amphorae that have the key.
 pub struct Opener {
     key: Vec<u8>,
-    known: HashMap<String, Known>,
+    known: BTreeMap<String, Known>,
 }
 
 /// What was inside.
@@ -94,9 +95,12 @@ pub struct Opened {
     pub json: Vec<u8>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What has come of an amphora.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Known {
     start: u64,
+    #[serde(with = "hex")]
     salt: [u8; 32],
     highest: u64,
     /// Bit n is set if the counter n below the highest came.
@@ -111,6 +115,12 @@ struct Parts<'a> {
     counter: u64,
     amphora: &'a str,
     sealed: &'a [u8],
+}
+
+/// Whether a datagram says of itself that it is sealed. One in Octavia's envelope cannot: it begins as a
+/// zlib stream does.
+pub fn is_sealed(datagram: &[u8]) -> bool {
+    datagram.starts_with(MAGIC)
 }
 
 impl Sealer {
@@ -150,7 +160,7 @@ impl Sealer {
 impl Opener {
     /// For all amphorae that seal with this heartbeat key.
     pub fn new(key: &[u8]) -> Self {
-        Self { key: key.to_owned(), known: HashMap::new() }
+        Self { key: key.to_owned(), known: BTreeMap::new() }
     }
 
     /// Takes a datagram that is authentic and has not come before. Nothing is learnt of any other.
@@ -164,6 +174,16 @@ impl Opener {
         let json = uncompressed(&body)?;
         self.known.insert(parts.amphora.to_owned(), known);
         Ok(Opened { amphora: parts.amphora.to_owned(), json })
+    }
+
+    /// What has come so far, as JSON, for an opener that is to refuse it over a restart. Holds no secret.
+    pub fn remember(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&self.known)
+    }
+
+    /// With what another [`remember`](Self::remember)ed.
+    pub fn recall(key: &[u8], remembered: &[u8]) -> Result<Self, serde_json::Error> {
+        Ok(Self { key: key.to_owned(), known: serde_json::from_slice(remembered)? })
     }
 
     /// Takes the next start of an amphora, whenever it says that it was.
@@ -349,6 +369,23 @@ mod tests {
             Ok(opened),
             "its clock went back, and that is known"
         );
+    }
+
+    #[test]
+    fn what_came_is_remembered() {
+        let mut sealer = sealer(7);
+        let messages: Vec<_> = (0..70).map(|_| sealer.seal(JSON).unwrap()).collect();
+        let mut opener = Opener::new(KEY);
+        opener.open(&messages[66]).unwrap();
+        opener.open(&messages[65]).unwrap();
+        let remembered = opener.remember().unwrap();
+        let again = || Opener::recall(KEY, &remembered).unwrap();
+        for (at, want) in [(66, false), (65, false), (2, false), (3, true), (67, true)] {
+            assert_eq!(again().open(&messages[at]).is_ok(), want, "{at}");
+        }
+        for torn in [&b""[..], b"{", b"[]", br#"{"a":{"start":1}}"#] {
+            assert!(Opener::recall(KEY, torn).is_err(), "{torn:?}");
+        }
     }
 
     #[test]
