@@ -7,6 +7,7 @@
 mod engines;
 mod forwarder;
 mod heart;
+mod journal;
 mod machine;
 mod message;
 

@@ -10,7 +10,7 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agent_api::{Desired, Name};
 use aya::maps::MapError;
@@ -22,11 +22,10 @@ use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
 use crate::kernel::{FlowTables, Kernel, Pins, Sizes, SourcePorts};
 use crate::lock;
 use crate::memory;
-use crate::moved::Moved;
 use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
 use crate::observe::stats::{Stats, stats};
 use crate::plan::{Change, plan};
-use crate::record::{Beside, Record};
+use crate::record::{Beside, Counted, Record};
 use crate::sweep::{PASS_S, Sweep};
 use crate::tables::{self, Hop, Tables, World, compile};
 pub use ports::Interfaces;
@@ -85,6 +84,12 @@ fn now_s() -> u32 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec() as u32)
 }
 
+/// Nanoseconds since 1970.
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |it| u64::try_from(it.as_nanos()).unwrap_or(0))
+}
+
 pub struct Balancer {
     options: Options,
     serving: Serving,
@@ -99,8 +104,8 @@ pub struct Balancer {
     sweep: Sweep,
     /// The flow tables, while there are flows.
     flows: Option<FlowTables>,
-    /// What went to backends that are no more, by listener number.
-    departed: BTreeMap<u32, Moved>,
+    /// What the counters do not say, by listener number.
+    counted: BTreeMap<u32, Counted>,
     record: Record,
     /// What is wrong with what was asked for last.
     refused: Option<String>,
@@ -126,12 +131,13 @@ impl Balancer {
         }
         let record = Record::read(&lock::run_file(&options.name, "json")).unwrap_or_default();
         let mut actual = kernel.maps.tables()?;
-        let mut departed = BTreeMap::new();
+        let mut counted = BTreeMap::new();
         if kernel.resumed {
             let listeners = record.listeners.iter();
-            departed.extend(
-                listeners.filter_map(|listener| Some((listener.number?, listener.departed))),
+            counted.extend(
+                listeners.filter_map(|listener| Some((listener.number?, listener.counted))),
             );
+            counted.extend(record.leaving.iter().map(|it| (it.number, it.counted)));
             info!(
                 listeners = actual.listeners.len(),
                 backends = actual.backends.len(),
@@ -150,7 +156,7 @@ impl Balancer {
             ticks: 0,
             sweep: Sweep::default(),
             flows: None,
-            departed,
+            counted,
             record,
             refused: None,
         })
@@ -298,7 +304,8 @@ impl Balancer {
             .filter(|id| !taken.contains(id) && !named.contains_key(id))
         {
             self.kernel.maps.reset_listener(*id)?;
-            self.departed.remove(id);
+            let since_ns = now_ns();
+            self.counted.insert(*id, Counted { since_ns, ..Counted::default() });
         }
         let changes = plan(&wanted, &actual);
         let many = changes.len() > TOLD_MAX;
@@ -324,8 +331,8 @@ impl Balancer {
             return Ok(());
         };
         if let Some(left) = actual.backends.get(id) {
-            let moved = self.departed.entry(left.listener).or_default();
-            *moved = *moved + self.kernel.maps.moved(*id)?;
+            let departed = &mut self.counted.entry(left.listener).or_default().departed;
+            *departed = *departed + self.kernel.maps.moved(*id)?;
         }
         Ok(())
     }

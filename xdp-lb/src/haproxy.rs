@@ -463,7 +463,7 @@ impl Haproxy {
     }
 
     fn master_socket(&self) -> PathBuf {
-        self.run_file("master")
+        master_socket(&self.run, &self.load_balancer)
     }
 
     fn config_path(&self) -> PathBuf {
@@ -477,6 +477,11 @@ impl Haproxy {
     fn run_file(&self, extension: &str) -> PathBuf {
         self.run.join(format!("{}.{extension}", self.load_balancer))
     }
+}
+
+/// Where the master of a load balancer is asked.
+pub fn master_socket(run: &Path, load_balancer: &str) -> PathBuf {
+    run.join(format!("{load_balancer}.master"))
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

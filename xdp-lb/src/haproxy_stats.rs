@@ -11,9 +11,26 @@ use tokio::time::timeout;
 /// HAProxy answers at once, or hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Workers that leave and are asked: one for each reload within a connection's life.
+const LEAVING_MAX: usize = 32;
+/// Ten thousand members are some 5 MiB.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// A worker process of HAProxy, whose counters began at 0 when it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Worker {
+    pub pid: u32,
+    /// Seconds since 1970; 0 where it does not say (before HAProxy 2.5).
+    pub started_s: u64,
+}
+
 /// A line of `show stat` (HAProxy management guide, 9.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
+    pub worker: Worker,
+    /// The worker takes no new connections: after a reload it ends with its last one, and its word on
+    /// members is old.
+    pub leaving: bool,
     /// Frontend or backend: the listener's id, or `pool:listener`.
     pub proxy: String,
     /// `FRONTEND`, `BACKEND`, or the member's id.
@@ -32,24 +49,62 @@ pub struct Row {
     pub request_errors: u64,
 }
 
-/// All of them: frontends, backends and servers.
+/// All of the worker that serves: frontends, backends and servers.
 pub async fn rows(socket: &Path) -> io::Result<Vec<Row>> {
-    let asked = async {
-        let mut stream = UnixStream::connect(socket).await?;
-        stream.write_all(b"show stat -1 -1 -1\n").await?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        Ok::<_, io::Error>(text)
-    };
-    let text = timeout(PATIENCE, asked).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    Ok(parse(&text))
+    Ok(parse(&ask(socket, "show info;show stat -1 -1 -1").await?, false))
 }
 
-/// By the names of the columns, which begin with `# `. Lines that are none are left out.
-pub fn parse(csv: &str) -> Vec<Row> {
-    let mut lines = csv.lines();
-    let header = lines.next().unwrap_or_default().trim_start_matches("# ");
-    let names: Vec<&str> = header.split(',').collect();
+/// Those of the workers that ended for a reload and have connections still, by way of their master. None
+/// where there is no such master.
+pub async fn leaving(master: &Path) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for pid in leavers(&ask(master, "show proc").await.unwrap_or_default()).take(LEAVING_MAX) {
+        let command = format!("@!{pid} show info;@!{pid} show stat -1 -1 -1");
+        // It may have ended meanwhile.
+        rows.extend(parse(&ask(master, &command).await.unwrap_or_default(), true));
+    }
+    rows
+}
+
+/// Of `show proc`: process ids of workers that have seen a reload.
+fn leavers(shown: &str) -> impl Iterator<Item = u32> {
+    shown.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (pid, kind, reloads) = (words.next()?, words.next()?, words.next()?);
+        let left = kind == "worker" && reloads.parse::<u32>().ok()? > 0;
+        if left { pid.parse().ok() } else { None }
+    })
+}
+
+async fn ask(socket: &Path, command: &str) -> io::Result<String> {
+    let asked = async {
+        let mut stream = UnixStream::connect(socket).await?;
+        stream.write_all(format!("{command}\n").as_bytes()).await?;
+        // The master's socket closes only when it has heard all.
+        stream.shutdown().await?;
+        let mut text = String::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_string(&mut text).await?;
+        Ok::<_, io::Error>(text)
+    };
+    timeout(PATIENCE, asked).await.map_err(|_| io::ErrorKind::TimedOut)?
+}
+
+/// The answer to `show info` and then `show stat`. By the names of the columns, in the line that begins
+/// with `# `. Lines that are none are left out.
+pub fn parse(answer: &str, leaving: bool) -> Vec<Row> {
+    let mut lines = answer.lines();
+    let mut worker = Worker { pid: 0, started_s: 0 };
+    let header = lines.by_ref().find_map(|line| {
+        let number = |field| line.strip_prefix(field)?.trim().parse::<u64>().ok();
+        if let Some(pid) = number("Pid:") {
+            worker.pid = u32::try_from(pid).unwrap_or(0);
+        }
+        if let Some(started_s) = number("Start_time_sec:") {
+            worker.started_s = started_s;
+        }
+        line.strip_prefix("# ")
+    });
+    let names: Vec<&str> = header.unwrap_or_default().split(',').collect();
     // No column that is read here stands behind one of free text, which may hold commas.
     let row = |line: &str| {
         let cells: Vec<&str> = line.split(',').collect();
@@ -57,6 +112,8 @@ pub fn parse(csv: &str) -> Vec<Row> {
         let number = |name| cell(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         let (proxy, server) = (cell("pxname")?, cell("svname")?);
         Some(Row {
+            worker,
+            leaving,
             proxy: proxy.to_owned(),
             server: server.to_owned(),
             status: cell("status")?.to_owned(),
@@ -76,6 +133,11 @@ mod tests {
     use super::*;
 
     const SHOWN: &str = "\
+Name: HAProxy
+Pid: 12
+Uptime_sec: 3
+Start_time_sec: 1700000000
+
 # pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,weight,act,
 f1,FRONTEND,,,2,3,50000,7,100,200,0,0,1,,,,,OPEN,,,
 p1:f1,m1,0,0,1,1,,7,100,200,,0,,0,0,0,0,UP 1/3,0,1,
@@ -86,6 +148,8 @@ p1:f1,BACKEND,0,0,1,1,5000,7,100,200,0,0,,0,0,0,0,UP,1,1,
     #[test]
     fn rows_of_a_csv() {
         let row = |proxy: &str, server: &str, status: &str, weight, sessions, request_errors| Row {
+            worker: Worker { pid: 12, started_s: 1_700_000_000 },
+            leaving: true,
             proxy: proxy.to_owned(),
             server: server.to_owned(),
             status: status.to_owned(),
@@ -101,8 +165,11 @@ p1:f1,BACKEND,0,0,1,1,5000,7,100,200,0,0,,0,0,0,0,UP,1,1,
             row("p1:f1", "m1", "UP 1/3", 0, 1, 0),
             row("p1:f1", "BACKEND", "UP", 1, 1, 0),
         ];
-        assert_eq!(parse(SHOWN), want);
-        assert_eq!(parse(""), []);
-        assert_eq!(parse("# pxname\nf1\n"), []);
+        assert_eq!(parse(SHOWN, true), want);
+        assert_eq!(parse("", false), []);
+        let processes = "#<PID> <type> <reloads>\n12 master 1 [failed: 0]\n# workers\n\
+                         14 worker 0 0d\n# old workers\n13 worker 1 0d\n# programs\n";
+        assert_eq!(leavers(processes).collect::<Vec<_>>(), [13]);
+        assert_eq!(parse("# pxname\nf1\n", false), []);
     }
 }

@@ -23,6 +23,8 @@ pub struct Record {
     pub error: Option<String>,
     pub interfaces: Vec<Interface>,
     pub listeners: Vec<Listener>,
+    #[serde(default)]
+    pub leaving: Vec<Leaving>,
     /// Listeners that the packet path does not serve.
     #[serde(default)]
     pub beside: Vec<Beside>,
@@ -62,8 +64,24 @@ pub struct Listener {
     pub protocol: String,
     pub pool: Option<String>,
     pub connection_limit: Option<u32>,
-    /// By members whose backends are no more: their counters are given to others.
     #[serde(default)]
+    pub counted: Counted,
+}
+
+/// One that left the document while it has connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    pub number: u32,
+    pub id: String,
+    pub counted: Counted,
+}
+
+/// Of a listener, what its counters in the maps do not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// When they began at 0, in nanoseconds since 1970; told apart by it, never reckoned with.
+    pub since_ns: u64,
+    /// By members whose backends are no more: their counters are given to others.
     pub departed: Moved,
 }
 
@@ -139,7 +157,8 @@ impl Record {
         let listeners = self
             .listeners
             .iter()
-            .filter_map(|listener| Some((listener.number?, listener.id.clone())));
+            .filter_map(|listener| Some((listener.number?, listener.id.clone())))
+            .chain(self.leaving.iter().map(|listener| (listener.number, listener.id.clone())));
         let backends = self.backends.iter().map(|backend| {
             let name = BackendName {
                 listener: backend.listener.clone(),

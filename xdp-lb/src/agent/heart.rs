@@ -18,8 +18,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use super::journal::{Figures, Journal, deliver};
 use super::machine::Machine;
-use super::message::{Before, Known, message};
+use super::message::{Known, message, withheld};
 use crate::health::Standings;
 use crate::volatile;
 
@@ -31,7 +32,8 @@ pub struct Heart {
     config: watch::Receiver<Arc<AgentConfig>>,
     /// Where the totals of the last message are kept over a restart.
     file: PathBuf,
-    before: Before,
+    /// As the last heartbeat left it.
+    journal: Journal,
     seq: u64,
     /// Of the destinations.
     turn: usize,
@@ -62,8 +64,8 @@ impl Heart {
     pub fn new(door: Arc<Door<Machine>>) -> Self {
         let config = door.config();
         let file = config.borrow().base_path.join("stats_counters.json");
-        let (before, seq, turn) = (kept(&file), 0, 0);
-        Self { door, config, file, before, seq, turn, sealer: None, trouble: None }
+        let (journal, seq, turn) = (kept(&file), 0, 0);
+        Self { door, config, file, journal, seq, turn, sealer: None, trouble: None }
     }
 
     /// Does not return.
@@ -100,19 +102,22 @@ impl Heart {
             rows: &rows,
             starting: self.door.amphora().is_starting(),
         };
-        let id = config.amphora_id.as_str();
-        let (message, after) = message(id, self.seq, known, &self.before);
-        let datagram = self.wrap(&message.to_json()?, config)?;
+        let (message, next) = message(config.amphora_id.as_str(), self.seq, known, &self.journal);
         self.seq += 1;
-        send(to, &datagram).await.map_err(|error| Error::Send { to: to.clone(), error })?;
-        if after != self.before {
-            self.before = after;
-            let written = volatile::write(&self.file, MODE, &serde_json::to_vec(&self.before)?);
-            if let Err(error) = written {
-                warn!("{error}: after a restart, traffic is counted twice");
-            }
-        }
-        Ok(())
+        let mut journal = std::mem::take(&mut self.journal);
+        let file = self.file.clone();
+        let write = |journal: &Journal| write(&file, journal);
+        let sent = deliver(&mut journal, next, write, async |figures| {
+            let message = match figures {
+                Figures::Told => message,
+                Figures::Withheld => withheld(message),
+            };
+            let datagram = self.wrap(&message.to_json()?, config)?;
+            send(to, &datagram).await.map_err(|error| Error::Send { to: to.clone(), error })
+        });
+        let sent = sent.await;
+        self.journal = journal;
+        sent
     }
 
     fn wrap(&mut self, json: &[u8], config: &AgentConfig) -> Result<Vec<u8>, Error> {
@@ -130,17 +135,28 @@ impl Heart {
     }
 }
 
-/// The totals of the last message before the start. None of what is not understood, and then what the
-/// packet path has counted is told again.
-fn kept(file: &Path) -> Before {
+/// That of the last heartbeat before the start. Of one that is not understood nothing is taken, and then
+/// what has been counted so far is told again.
+fn kept(file: &Path) -> Journal {
     let read = durable::read(file).map_err(|error| error.to_string());
     let parse = |json: Vec<u8>| {
         serde_json::from_slice(&json).map_err(|error| format!("{}: {error}", file.display()))
     };
-    read.and_then(|json| json.map_or_else(|| Ok(Before::new()), parse)).unwrap_or_else(|why| {
+    read.and_then(|json| json.map_or_else(|| Ok(Journal::default()), parse)).unwrap_or_else(|why| {
         warn!("{why}: traffic is counted twice");
-        Before::new()
+        Journal::default()
     })
+}
+
+/// It need not survive a crash of the machine: no counter does either.
+fn write(file: &Path, journal: &Journal) -> bool {
+    let written = serde_json::to_vec(journal)
+        .map_err(|error| error.to_string())
+        .and_then(|json| volatile::write(file, MODE, &json).map_err(|error| error.to_string()));
+    if let Err(error) = &written {
+        warn!("{error}: what is counted is told when it can be written that it was");
+    }
+    written.is_ok()
 }
 
 /// By a salt of its own, so that no restart and no copy of this machine seals with the same numbers.

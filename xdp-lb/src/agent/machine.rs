@@ -11,8 +11,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use agent_api::amphora::{Action, Failed, Wanted};
@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use super::engines::{Engines, Means};
 use super::forwarder::Forwarder;
 use crate::check::Expectation;
-use crate::haproxy::{Applied, Haproxy};
+use crate::haproxy::{self, Applied, Haproxy};
 use crate::haproxy_stats::{self, Row};
 use crate::keepalived::Keepalived;
 use crate::namespace::Namespace;
@@ -69,6 +69,8 @@ pub struct Machine {
     state: Mutex<State>,
     /// Once something was applied, well or not.
     brought: AtomicBool,
+    /// What workers of HAProxy had counted before the last reload, some of which are no more.
+    last_words: std::sync::Mutex<Vec<Row>>,
 }
 
 struct Inside {
@@ -121,6 +123,7 @@ impl Machine {
             inside: OnceCell::new(),
             state: Mutex::default(),
             brought: AtomicBool::new(false),
+            last_words: std::sync::Mutex::default(),
         }
     }
 
@@ -131,19 +134,39 @@ impl Machine {
             Some(inside) => inside.forwarder.stats().await,
             None => None,
         };
-        let base = self.config.borrow().base_path.clone();
+        let mut rows = self.rows().await;
+        let last = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = |row: &&Row| !rows.iter().any(|it| it.worker == row.worker);
+        let gone: Vec<_> = last.iter().filter(gone).cloned().collect();
+        rows.extend(gone);
+        (forwarded, rows)
+    }
+
+    /// What the HAProxy processes say now, also those that leave.
+    async fn rows(&self) -> Vec<Row> {
+        let (base, run) = {
+            let config = self.config.borrow();
+            (config.base_path.clone(), lock::run_directory(&config.amphora_id))
+        };
         let mut rows = Vec::new();
         for name in durable::names(&base).unwrap_or_default() {
-            if name.ends_with(SOCKET) {
-                match haproxy_stats::rows(&base.join(&name)).await {
-                    Ok(more) => rows.extend(more),
-                    // One that died is started again; one of before a reboot is nobody's.
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-                    Err(error) => warn!("{name}: {error}"),
-                }
+            let Some(load_balancer) = name.strip_suffix(SOCKET) else { continue };
+            match haproxy_stats::rows(&base.join(&name)).await {
+                Ok(more) => rows.extend(more),
+                // One that died is started again; one of before a reboot is nobody's.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => warn!("{name}: {error}"),
             }
+            rows.extend(haproxy_stats::leaving(&haproxy::master_socket(&run, load_balancer)).await);
         }
-        (forwarded, rows)
+        rows
+    }
+
+    /// Notes what the workers have counted that a reload may end at once.
+    async fn hear_last_words(&self) {
+        let rows = self.rows().await.into_iter().filter(|row| row.server == "FRONTEND");
+        let rows = rows.map(|row| Row { leaving: true, sessions: 0, ..row }).collect();
+        *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
     /// Whether it is not known yet who serves what, since the agent has just started.
@@ -346,6 +369,7 @@ impl Machine {
         let mut parts = engines.parts(&state.wanted, more);
         parts.keys().try_for_each(|load_balancer| self.know(load_balancer, state, inside))?;
         let mut done = Ok(());
+        self.hear_last_words().await;
         for (load_balancer, haproxy) in &state.haproxy {
             let (part, process) = (parts.remove(load_balancer), Arc::clone(haproxy));
             let is_wanted = state.wanted.haproxy.contains_key(load_balancer);

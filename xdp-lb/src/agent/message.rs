@@ -6,30 +6,14 @@ use agent_api::heartbeat::message::{
     Listener, ListenerStatus, MemberStatus, Message, Pool, PoolKey, PoolStatus, Stats,
 };
 use agent_api::understood::{self, Protocol};
+use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as Unknown;
-use serde::{Deserialize, Serialize};
 
-use crate::haproxy_stats::Row;
+use super::journal::{Journal, Source, Totals};
+use crate::haproxy_stats::{Row, Worker};
 use crate::health::Standings;
 use crate::observe::stats;
-
-/// What a listener has counted since it was made. In the stock agent's words for its file, which it
-/// finds if it comes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
-    #[serde(rename = "bin")]
-    bytes_in: u64,
-    #[serde(rename = "bout")]
-    bytes_out: u64,
-    #[serde(rename = "ereq")]
-    request_errors: u64,
-    #[serde(rename = "stot")]
-    connections: u64,
-}
-
-/// By listener, as they were in the last message.
-pub type Before = BTreeMap<String, Totals>;
 
 /// What is known of those who serve.
 #[derive(Clone, Copy, Debug)]
@@ -46,59 +30,106 @@ pub struct Known<'a> {
     pub starting: bool,
 }
 
-/// The message, and what is to be remembered for the next.
-pub fn message(id: &str, seq: u64, known: Known<'_>, before: &Before) -> (Message, Before) {
-    let (mut listeners, mut pools, mut after) = Default::default();
+/// The message, and the journal once it is told.
+pub fn message(id: &str, seq: u64, known: Known<'_>, before: &Journal) -> (Message, Journal) {
+    let (mut listeners, mut pools, mut journal) =
+        (BTreeMap::new(), BTreeMap::new(), before.clone());
     for listener in known.listeners {
-        told(listener, known, before, (&mut listeners, &mut pools, &mut after));
-    }
-    (Message::new(id.to_owned(), seq, listeners, pools), after)
-}
-
-type Parts<'a> = (
-    &'a mut BTreeMap<String, Listener>,
-    &'a mut BTreeMap<PoolKey, Pool>,
-    &'a mut BTreeMap<String, Totals>,
-);
-
-fn told(
-    listener: &understood::Listener,
-    known: Known<'_>,
-    before: &Before,
-    (listeners, pools, after): Parts<'_>,
-) {
-    let stats = known.forwarded.map(|stats| &stats.listeners[..]).unwrap_or_default();
-    let forwarded = stats.iter().find(|it| it.id == listener.id);
-    let frontend = |row: &&Row| row.proxy == listener.id && row.server == "FRONTEND";
-    let last = before.get(&listener.id).copied();
-    let (totals, conns) = match (forwarded, known.rows.iter().find(frontend)) {
-        (Some(stats), _) => (Totals::of_forwarded(stats, listener.protocol), stats.connections),
-        (None, Some(row)) => (Totals::of_haproxy(row), clamped(row.sessions)),
-        // Nothing came since the last message that would be known of. One without a VIP has nothing
-        // to serve, and Octavia counts it.
-        (None, None) if known.starting || listener.vips.is_empty() => (last.unwrap_or_default(), 0),
-        // Nobody serves it, and that it is not told of says so. What it had counted stays known: HAProxy that
-        // does not answer for once has it all when it does again.
-        (None, None) => return after.extend(last.map(|last| (listener.id.clone(), last))),
-    };
-    let stats = totals.since(last, conns);
-    listeners.insert(listener.id.clone(), Listener { status: ListenerStatus::Open, stats });
-    after.insert(listener.id.clone(), totals);
-    let by_packets = forwarded.is_some() || known.starting;
-    for pool in &listener.pools {
-        let said = if by_packets {
-            pool_of_packets(pool, known.standings)
-        } else {
-            pool_of_haproxy(&pool.id, &listener.id, known.rows)
-        };
-        if let Some(said) = said {
-            pools.insert(key(listener, &pool.id), said);
+        let Some(said) = said(listener, known, &mut journal) else { continue };
+        listeners.insert(listener.id.clone(), said);
+        for pool in &listener.pools {
+            let said = if known.by_packets(&listener.id) {
+                pool_of_packets(pool, known.standings)
+            } else {
+                pool_of_haproxy(&pool.id, &listener.id, known.rows)
+            };
+            if let Some(said) = said {
+                pools.insert(key(listener, &pool.id), said);
+            }
         }
     }
+    journal.trim(|id| known.listeners.iter().any(|listener| listener.id == id));
+    (Message::new(id.to_owned(), seq, listeners, pools), journal)
 }
 
-fn clamped(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
+/// The message without what came since the last one.
+pub fn withheld(mut message: Message) -> Message {
+    for listener in message.listeners.values_mut() {
+        listener.stats = Stats { conns: listener.stats.conns, ..Stats::default() };
+    }
+    message
+}
+
+impl Known<'_> {
+    fn by_packets(&self, listener: &str) -> bool {
+        self.starting || self.forwarded(listener).any(|it| !it.leaving)
+    }
+
+    fn forwarded(&self, listener: &str) -> impl Iterator<Item = &stats::Listener> {
+        let all = self.forwarded.map(|stats| &stats.listeners[..]).unwrap_or_default();
+        all.iter().filter(move |it| it.id == listener)
+    }
+
+    fn frontends(&self, listener: &str) -> impl Iterator<Item = &Row> {
+        let is = move |row: &&Row| row.proxy == listener && row.server == "FRONTEND";
+        self.rows.iter().filter(is)
+    }
+}
+
+/// None where nobody serves it, and that it is not told of says so.
+fn said(
+    listener: &understood::Listener,
+    known: Known<'_>,
+    journal: &mut Journal,
+) -> Option<Listener> {
+    let id = &listener.id;
+    // Nothing that came since the start would be known of. One without a VIP has nothing to serve, and
+    // Octavia counts it.
+    let served = known.by_packets(id)
+        || known.frontends(id).any(|row| !row.leaving)
+        || listener.vips.is_empty();
+    if !served {
+        return None;
+    }
+    let forwarded = known.forwarded(id);
+    let packets = forwarded.map(|it| (it.source.clone(), of_packets(it, listener.protocol)));
+    let streams = known.frontends(id).map(|row| (source(row.worker), of_haproxy(row)));
+    let news = journal.tell(id, &packets.chain(streams).collect::<Vec<_>>());
+    let open = known.forwarded(id).map(|it| u64::from(it.connections));
+    let open = open.chain(known.frontends(id).map(|row| row.sessions));
+    let stats = Stats {
+        rx: news.bytes_in,
+        tx: news.bytes_out,
+        conns: open.sum(),
+        totconns: news.connections,
+        ereq: news.request_errors,
+    };
+    Some(Listener { status: ListenerStatus::Open, stats })
+}
+
+fn source(Worker { pid, started_s }: Worker) -> Source {
+    format!("haproxy {pid} {started_s}")
+}
+
+/// TCP as HAProxy counts it, the payload; the rest as IPVS, from the IP header on.
+fn of_packets(stats: &stats::Listener, protocol: Protocol) -> Totals {
+    let moved = stats.moved;
+    let (bytes_in, bytes_out) = match protocol {
+        Protocol::Udp | Protocol::Sctp => (moved.bytes_in, moved.bytes_out),
+        Protocol::Tcp | Protocol::Http | Protocol::TerminatedHttps | Protocol::Prometheus => {
+            (moved.payload_in, moved.payload_out)
+        }
+    };
+    Totals { bytes_in, bytes_out, request_errors: 0, connections: moved.opened }
+}
+
+fn of_haproxy(row: &Row) -> Totals {
+    Totals {
+        bytes_in: row.bytes_in,
+        bytes_out: row.bytes_out,
+        request_errors: row.request_errors,
+        connections: row.sessions_total,
+    }
 }
 
 fn key(listener: &understood::Listener, pool: &str) -> PoolKey {
@@ -107,47 +138,6 @@ fn key(listener: &understood::Listener, pool: &str) -> PoolKey {
         Protocol::Udp | Protocol::Sctp => PoolKey::Alone { pool },
         Protocol::Tcp | Protocol::Http | Protocol::TerminatedHttps | Protocol::Prometheus => {
             PoolKey::OfListener { pool, listener: listener_id }
-        }
-    }
-}
-
-impl Totals {
-    /// TCP as HAProxy counts it, the payload; the rest as IPVS, from the IP header on.
-    fn of_forwarded(stats: &stats::Listener, protocol: Protocol) -> Self {
-        let moved = stats.moved;
-        let (bytes_in, bytes_out) = match protocol {
-            Protocol::Udp | Protocol::Sctp => (moved.bytes_in, moved.bytes_out),
-            Protocol::Tcp | Protocol::Http | Protocol::TerminatedHttps | Protocol::Prometheus => {
-                (moved.payload_in, moved.payload_out)
-            }
-        };
-        Self { bytes_in, bytes_out, request_errors: 0, connections: moved.opened }
-    }
-
-    fn of_haproxy(row: &Row) -> Self {
-        Self {
-            bytes_in: row.bytes_in,
-            bytes_out: row.bytes_out,
-            request_errors: row.request_errors,
-            connections: row.sessions_total,
-        }
-    }
-
-    /// What came since, for the health manager to add. A total below the last one has begun anew, by a
-    /// restart of HAProxy or by moving to the other engine: then all of it came since.
-    fn since(self, before: Option<Self>, conns: u32) -> Stats {
-        let before = before.unwrap_or_default();
-        let begun = self.bytes_in < before.bytes_in
-            || self.bytes_out < before.bytes_out
-            || self.request_errors < before.request_errors
-            || self.connections < before.connections;
-        let before = if begun { Self::default() } else { before };
-        Stats {
-            rx: self.bytes_in - before.bytes_in,
-            tx: self.bytes_out - before.bytes_out,
-            conns: conns.into(),
-            totconns: self.connections - before.connections,
-            ereq: self.request_errors - before.request_errors,
         }
     }
 }
@@ -177,7 +167,7 @@ fn pool_of_packets(pool: &understood::Pool, standings: &Standings) -> Option<Poo
 /// None where HAProxy does not have it.
 fn pool_of_haproxy(pool: &str, listener: &str, rows: &[Row]) -> Option<Pool> {
     let proxy = format!("{pool}:{listener}");
-    let rows = || rows.iter().filter(|row| row.proxy == proxy);
+    let rows = || rows.iter().filter(|row| row.proxy == proxy && !row.leaving);
     let backend = rows().find(|row| row.server == "BACKEND")?;
     let status = if backend.status == "UP" { PoolStatus::Up } else { PoolStatus::Down };
     let servers = rows().filter(|row| row.server != "BACKEND");
@@ -260,6 +250,8 @@ mod tests {
         };
         let listener = stats::Listener {
             id: "l".to_owned(),
+            leaving: false,
+            source: "xdp".to_owned(),
             connections: 2,
             moved,
             refused: 0,
@@ -273,6 +265,8 @@ mod tests {
 
     fn row(proxy: &str, server: &str, status: &str, weight: u32) -> Row {
         Row {
+            worker: Worker { pid: 12, started_s: 1 },
+            leaving: false,
             proxy: proxy.to_owned(),
             server: server.to_owned(),
             status: status.to_owned(),
@@ -299,10 +293,10 @@ mod tests {
             forwarded: Option<stats::Stats>,
             rows: Vec<Row>,
             starting: bool,
-            before: Option<Totals>,
+            /// What was told already, of which source.
+            before: Option<(&'static str, Totals)>,
             /// None where it is not told of.
             told: Option<Stats>,
-            after: Option<Totals>,
         }
         let tcp = || Case {
             name: "",
@@ -312,18 +306,26 @@ mod tests {
             starting: false,
             before: None,
             told: None,
-            after: None,
         };
         let frontend = || vec![row("l", "FRONTEND", "OPEN", 0), row("p:l", "BACKEND", "UP", 1)];
         let of = |rx, tx, totconns, ereq, conns| Some(Stats { tx, rx, conns, totconns, ereq });
+        let leaving = |it: stats::Stats| stats::Stats {
+            listeners: it
+                .listeners
+                .into_iter()
+                .map(|l| stats::Listener { leaving: true, ..l })
+                .collect(),
+            ..it
+        };
+        let old = |row: Row| Row { worker: Worker { pid: 11, started_s: 0 }, leaving: true, ..row };
         let unserved =
             || understood::Listener { vips: Vec::new(), port: 0, ..listener(Protocol::Udp) };
+        const HAPROXY: &str = "haproxy 12 1";
         let cases = [
             Case {
                 name: "TCP, its payload",
                 forwarded: Some(forwarded(10, 20, 1)),
                 told: of(10, 20, 1, 0, 2),
-                after: Some(totals(10, 20, 0, 1)),
                 ..tcp()
             },
             Case {
@@ -331,24 +333,21 @@ mod tests {
                 listener: listener(Protocol::Udp),
                 forwarded: Some(forwarded(10, 20, 1)),
                 told: of(100, 200, 1, 0, 2),
-                after: Some(totals(100, 200, 0, 1)),
                 ..tcp()
             },
             Case {
                 name: "deltas",
                 forwarded: Some(forwarded(10, 20, 5)),
-                before: Some(totals(7, 20, 0, 3)),
+                before: Some(("xdp", totals(7, 20, 0, 3))),
                 told: of(3, 0, 2, 0, 2),
-                after: Some(totals(10, 20, 0, 5)),
                 ..tcp()
             },
             Case {
                 name: "HAProxy",
                 listener: listener(Protocol::Http),
                 rows: frontend(),
-                before: Some(totals(90, 150, 0, 5)),
+                before: Some((HAPROXY, totals(90, 150, 0, 5))),
                 told: of(10, 50, 2, 1, 3),
-                after: Some(totals(100, 200, 1, 7)),
                 ..tcp()
             },
             Case {
@@ -356,50 +355,56 @@ mod tests {
                 forwarded: Some(stats::Stats { listeners: Vec::new(), ..forwarded(0, 0, 0) }),
                 rows: frontend(),
                 told: of(100, 200, 7, 1, 3),
-                after: Some(totals(100, 200, 1, 7)),
                 ..tcp()
             },
             Case {
-                name: "begun anew, by a reload or the other engine",
+                name: "another worker, and the old one's last connections",
                 listener: listener(Protocol::Http),
-                rows: frontend(),
-                before: Some(totals(90, 150, 0, 8)),
-                told: of(100, 200, 7, 1, 3),
-                after: Some(totals(100, 200, 1, 7)),
+                rows: [frontend(), frontend().into_iter().map(old).collect()].concat(),
+                before: Some(("haproxy 11 0", totals(90, 150, 0, 5))),
+                told: of(110, 250, 9, 2, 6),
                 ..tcp()
             },
             Case {
-                name: "both, while it moves: the packet path comes first",
+                name: "both, while it moves",
                 forwarded: Some(forwarded(10, 20, 1)),
                 rows: frontend(),
-                told: of(10, 20, 1, 0, 2),
-                after: Some(totals(10, 20, 0, 1)),
+                told: of(110, 220, 8, 1, 5),
                 ..tcp()
             },
             Case {
-                name: "nobody serves it for once, and what it counted is not counted again",
-                before: Some(totals(7, 20, 0, 3)),
-                after: Some(totals(7, 20, 0, 3)),
+                name: "HAProxy, and what the packet path has still",
+                forwarded: Some(leaving(forwarded(10, 20, 1))),
+                rows: frontend(),
+                told: of(110, 220, 8, 1, 5),
+                ..tcp()
+            },
+            Case {
+                name: "only what an old worker has still: nobody takes new ones",
+                rows: frontend().into_iter().map(old).collect(),
+                ..tcp()
+            },
+            Case {
+                name: "nobody serves it for once",
+                before: Some(("xdp", totals(7, 20, 0, 3))),
                 ..tcp()
             },
             Case { name: "nobody has ever served it", ..tcp() },
             Case {
                 name: "the agent has just started",
                 starting: true,
-                before: Some(totals(7, 20, 0, 3)),
+                before: Some(("xdp", totals(7, 20, 0, 3))),
                 told: Some(NONE),
-                after: Some(totals(7, 20, 0, 3)),
                 ..tcp()
             },
             Case {
                 name: "no VIP, as of a disabled load balancer",
                 listener: unserved(),
                 told: Some(NONE),
-                after: Some(Totals::default()),
                 ..tcp()
             },
         ];
-        for Case { name, listener, forwarded, rows, starting, before, told, after } in cases {
+        for Case { name, listener, forwarded, rows, starting, before, told } in cases {
             let listeners = [listener];
             let known = Known {
                 standings: &Standings::new(),
@@ -408,31 +413,19 @@ mod tests {
                 rows: &rows,
                 starting,
             };
-            let named = |totals: Option<Totals>| -> Before {
-                totals.map(|totals| ("l".to_owned(), totals)).into_iter().collect()
-            };
-            let (message, kept) = message("a", 7, known, &named(before));
+            let mut journal = Journal::default();
+            let readings = before.map(|(source, totals)| (source.to_owned(), totals));
+            journal.tell("l", readings.as_slice());
+            let (first, after) = message("a", 7, known, &journal);
             let status = ListenerStatus::Open;
             let want = told.map(|stats| ("l".to_owned(), Listener { status, stats }));
-            assert_eq!(message.listeners, want.into_iter().collect(), "{name}");
-            assert_eq!(kept, named(after), "{name}");
-            assert_eq!((&message.id[..], message.seq), ("a", 7), "{name}");
+            assert_eq!(first.listeners, want.into_iter().collect(), "{name}");
+            assert_eq!((&first.id[..], first.seq), ("a", 7), "{name}");
+            // The same again is nothing new, and so is what is withheld.
+            let (second, same) = message("a", 8, known, &after);
+            assert_eq!(same, after, "{name}");
+            assert_eq!(second.listeners, withheld(first).listeners, "{name}");
         }
-    }
-
-    #[test]
-    fn a_listener_that_is_no_more_is_forgotten() {
-        let (listeners, rows) = ([], []);
-        let standings = &Standings::new();
-        let known = Known {
-            listeners: &listeners,
-            forwarded: None,
-            standings,
-            rows: &rows,
-            starting: false,
-        };
-        let before = Before::from([("l".to_owned(), totals(1, 1, 1, 1))]);
-        assert_eq!(message("a", 0, known, &before).1, Before::new());
     }
 
     #[test]
@@ -524,7 +517,7 @@ mod tests {
                 rows: &rows,
                 starting: false,
             };
-            let (message, _) = message("a", 0, known, &Before::new());
+            let (message, _) = message("a", 0, known, &Journal::default());
             let keys: Vec<String> = message.pools.keys().map(PoolKey::to_string).collect();
             assert_eq!(keys, [want]);
         }

@@ -3,7 +3,7 @@
 use xdp_lb_ebpf::abi::{self, BACKEND_STICKY, BACKEND_UP};
 
 use super::Balancer;
-use crate::record::{Backend, Listener, Record, State};
+use crate::record::{Backend, Leaving, Listener, Record, State};
 use crate::tables::{Tables, address};
 
 impl Balancer {
@@ -16,6 +16,7 @@ impl Balancer {
             error: self.refused.clone(),
             interfaces: self.ports.interfaces().to_vec(),
             listeners: self.listeners(actual),
+            leaving: self.leaving(actual),
             beside: self.serving.beside.clone(),
             backends: actual
                 .backends
@@ -38,11 +39,24 @@ impl Balancer {
             protocol: listener.protocol.to_string(),
             pool: listener.pool.clone(),
             connection_limit: listener.connection_limit,
-            departed: number(&listener.id)
-                .and_then(|number| self.departed.get(&number).copied())
+            counted: number(&listener.id)
+                .and_then(|number| self.counted.get(&number).copied())
                 .unwrap_or_default(),
         };
         self.serving.desired.listeners.iter().map(listener).collect()
+    }
+
+    fn leaving(&self, actual: &Tables) -> Vec<Leaving> {
+        let wanted =
+            |id: &String| self.serving.desired.listeners.iter().any(|listener| listener.id == *id);
+        let left = actual.names.listeners.iter().filter(|(_, id)| !wanted(id));
+        let counted = |number| self.counted.get(number).copied().unwrap_or_default();
+        left.map(|(number, id)| Leaving {
+            number: *number,
+            id: id.clone(),
+            counted: counted(number),
+        })
+        .collect()
     }
 
     fn backend(&self, number: u32, backend: &abi::Backend, actual: &Tables) -> Backend {

@@ -10,7 +10,7 @@ use xdp_lb_ebpf::abi::{BackendCounters, ListenerCounters};
 use super::{row, table};
 use crate::kernel::{Maps, total};
 use crate::moved::Moved;
-use crate::record::Record;
+use crate::record::{Counted, Record};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats {
@@ -22,6 +22,10 @@ pub struct Stats {
 #[derive(Clone, Debug, Serialize)]
 pub struct Listener {
     pub id: String,
+    /// It is not to be served any more; what it has open goes on.
+    pub leaving: bool,
+    /// Tells these counters from those of an earlier time, which began at 0 as well.
+    pub source: String,
     pub connections: u32,
     /// The sums over its members, also those that left.
     pub moved: Moved,
@@ -59,17 +63,22 @@ pub fn stats(maps: &Maps, record: &Record) -> Result<Stats, MapError> {
         });
     }
     let mut listeners = Vec::new();
-    for listener in &record.listeners {
-        let Some(number) = listener.number else {
-            continue;
-        };
+    let left = record.leaving.iter().map(|it| (it.number, &it.id, it.counted, true));
+    let serving = record
+        .listeners
+        .iter()
+        .filter_map(|it| Some((it.number?, &it.id, it.counted, false)))
+        .chain(left);
+    for (number, id, Counted { since_ns, departed }, leaving) in serving {
         let counters: ListenerCounters = total(&maps.listener_counters, number)?;
         let load = maps.listener_load.get(number as usize);
-        let its = members.iter().filter(|member| member.listener == listener.id);
+        let its = members.iter().filter(|member| member.listener == *id);
         listeners.push(Listener {
-            id: listener.id.clone(),
+            id: id.clone(),
+            leaving,
+            source: format!("xdp {:x} {number} {since_ns:x}", maps.meta.seed0),
             connections: load.map_or(0, |load| load.0.load()),
-            moved: its.map(|member| member.moved).fold(listener.departed, Moved::add),
+            moved: its.map(|member| member.moved).fold(departed, Moved::add),
             refused: counters.refused,
             limited: counters.limited,
             unserved: counters.unserved,
@@ -95,7 +104,7 @@ impl fmt::Display for Stats {
             "EXHAUSTED",
         ]);
         for listener in &self.listeners {
-            let Listener { id, connections, moved, refused, limited, unserved, exhausted } =
+            let Listener { id, connections, moved, refused, limited, unserved, exhausted, .. } =
                 listener;
             let Moved { opened, packets_in, bytes_in, packets_out, bytes_out, .. } = moved;
             row(
