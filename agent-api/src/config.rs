@@ -1,6 +1,7 @@
 //! The agent's own configuration, `amphora-agent.conf`, as the controller writes it.
 //!
-//! Octavia renders it from `agent_jinja_cfg.py` when it makes the amphora, and again for `PUT /config`.
+//! Octavia renders it from `agent_jinja_cfg.py` when it makes the amphora, and again for `PUT /config`. What
+//! no controller knows stands in a file of its own beside it, [`OWN_FILE`], which it leaves alone.
 
 mod destination;
 mod mutate;
@@ -16,6 +17,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::desired::Name;
+use crate::monitor::OnMarkedDown;
 use crate::oslo::{self, File, Known, Unread};
 use crate::paths::Paths;
 
@@ -80,10 +82,15 @@ pub struct AgentConfig {
     pub agent_tls_protocol: TlsMinimum,
     /// `[controller_worker]`: one amphora, or two that speak VRRP. Changes live.
     pub loadbalancer_topology: Topology,
-    /// `[xdp_lb]`, a section of our own: how heartbeats are wrapped. No controller writes it, and a
-    /// `PUT /config` writes a file without it.
+    /// `[xdp_lb]`, a section of our own: how heartbeats are wrapped.
     pub heartbeat_envelope: HeartbeatEnvelope,
+    /// `[xdp_lb]`: what becomes of the flows of a member that fails its checks.
+    pub on_marked_down: OnMarkedDown,
 }
+
+/// Name of the file with `[xdp_lb]`, in the folder of the controller's; it need not be there. What stands
+/// in the controller's counts as well, until a `PUT /config` writes it anew.
+pub const OWN_FILE: &str = "xdp-lb.conf";
 
 /// The oldest version of TLS that the REST server speaks.
 ///
@@ -128,6 +135,11 @@ pub enum Error {
     /// A key without which there is no amphora, or that tells a whole file from a torn one.
     #[error("[{section}] {key} is missing")]
     Missing { section: &'static str, key: &'static str },
+    /// In a file of our own, where it can only be a mistake.
+    #[error("[{section}] {key} is no option")]
+    Unknown { section: String, key: String },
+    #[error("{}: {error}", .file.display())]
+    Own { file: PathBuf, error: Box<Error> },
     #[error("[{section}] {key} = {value:?}: expected {expected}")]
     Value { section: &'static str, key: &'static str, value: String, expected: &'static str },
 }
@@ -136,6 +148,22 @@ pub enum Error {
 /// which has it in the same place.
 pub fn heartbeat_key(path: &Path) -> Result<Secret, Error> {
     Ok(Secret::new(Options(&file(path)?).text(&options::HEARTBEAT_KEY)?))
+}
+
+/// Our own, if it is there, with nothing but what we know.
+fn own_file(path: &Path) -> Result<Option<File>, Error> {
+    let file = match file(path) {
+        Err(Error::Read(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let known = |section: &str, key: &str| {
+        let mut options = options::OWN.iter();
+        options.any(|option| option.section == section && option.key == key)
+    };
+    if let Some((section, key)) = file.keys().find(|(section, key)| !known(section, key)) {
+        return Err(Error::Unknown { section: section.to_owned(), key: key.to_owned() });
+    }
+    Ok(Some(file))
 }
 
 fn file(path: &Path) -> Result<File, Error> {
@@ -153,9 +181,18 @@ fn file(path: &Path) -> Result<File, Error> {
 pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
 
 impl AgentConfig {
-    /// Reads a file; the faults beside the configuration are to be logged.
+    /// Reads a file, and our own beside it; the faults beside the configuration are to be logged.
     pub fn read(path: &Path) -> Result<(Self, Vec<BadDestination>), Error> {
-        Self::from_file(&file(path)?)
+        let own = path.with_file_name(OWN_FILE);
+        let options = match own_file(&own) {
+            Ok(options) => options,
+            Err(error) => return Err(Error::Own { file: own, error: error.into() }),
+        };
+        let (mut config, faults) = Self::from_file(&file(path)?)?;
+        if let Some(options) = options {
+            config.set_own(&options).map_err(|it| Error::Own { file: own, error: it.into() })?;
+        }
+        Ok((config, faults))
     }
 
     /// Takes the options from a file; absent ones are as Octavia's `config.py` has them.
@@ -171,7 +208,7 @@ impl AgentConfig {
         let read = Options(file);
         let (controller_ip_port_list, faults) =
             destination::parse(&read.text(&options::CONTROLLER_IP_PORT_LIST)?);
-        let config = Self {
+        let mut config = Self {
             debug: read.boolean(&options::DEBUG)?,
             use_syslog: read.boolean(&options::USE_SYSLOG)?,
             syslog_log_facility: read.text(&options::SYSLOG_LOG_FACILITY)?,
@@ -213,13 +250,27 @@ impl AgentConfig {
                 "SINGLE or ACTIVE_STANDBY",
                 topology,
             )?,
-            heartbeat_envelope: read.value(
-                &options::HEARTBEAT_ENVELOPE,
-                "octavia or sealed",
-                heartbeat_envelope,
-            )?,
+            heartbeat_envelope: HeartbeatEnvelope::Octavia,
+            on_marked_down: OnMarkedDown::Keep,
         };
+        config.set_own(file)?;
         Ok((config, faults))
+    }
+
+    /// Takes the options of our own that a file has.
+    fn set_own(&mut self, file: &File) -> Result<(), Error> {
+        let read = Options(file);
+        let has = |Known { section, key, .. }: Known| file.text(section, key).is_some();
+        if has(options::HEARTBEAT_ENVELOPE) {
+            let option = &options::HEARTBEAT_ENVELOPE;
+            self.heartbeat_envelope =
+                read.value(option, "octavia or sealed", heartbeat_envelope)?;
+        }
+        if has(options::ON_MARKED_DOWN) {
+            let option = &options::ON_MARKED_DOWN;
+            self.on_marked_down = read.value(option, "keep or reset", on_marked_down)?;
+        }
+        Ok(())
     }
 
     /// Where the amphora keeps what.
@@ -291,6 +342,14 @@ fn topology(text: &str) -> Option<Topology> {
     }
 }
 
+fn on_marked_down(text: &str) -> Option<OnMarkedDown> {
+    match text {
+        "keep" => Some(OnMarkedDown::Keep),
+        "reset" => Some(OnMarkedDown::Reset),
+        _ => None,
+    }
+}
+
 fn heartbeat_envelope(text: &str) -> Option<HeartbeatEnvelope> {
     match text {
         "octavia" => Some(HeartbeatEnvelope::Octavia),
@@ -330,6 +389,7 @@ mod tests {
             agent_tls_protocol: TlsMinimum::Tls12,
             loadbalancer_topology: Topology::Single,
             heartbeat_envelope: HeartbeatEnvelope::Octavia,
+            on_marked_down: OnMarkedDown::Keep,
         }
     }
 
@@ -399,6 +459,8 @@ mod tests {
             ("[xdp_lb]\nheartbeat_envelope = octavia", least()),
             ("[xdp_lb]\nheartbeat_envelope = sealed",
                 AgentConfig { heartbeat_envelope: HeartbeatEnvelope::Sealed, ..least() }),
+            ("[xdp_lb]\non_marked_down = reset",
+                AgentConfig { on_marked_down: OnMarkedDown::Reset, ..least() }),
             // What Octavia 11 writes besides, and what nobody does.
             ("[haproxy_amphora]\nrespawn_count = 2\nrespawn_interval = 2\nuse_upstart = True", least()),
             ("[amphora_agent]\namphora_udp_driver = x\n[nobody]\nx = $y", least()),
@@ -442,6 +504,7 @@ mod tests {
             ("[controller_worker]\nloadbalancer_topology = single", "[controller_worker] loadbalancer_topology = \"single\": expected SINGLE or ACTIVE_STANDBY"),
             ("[controller_worker]\nloadbalancer_topology = ACTIVE", "[controller_worker] loadbalancer_topology = \"ACTIVE\": expected SINGLE or ACTIVE_STANDBY"),
             ("[xdp_lb]\nheartbeat_envelope = Sealed", "[xdp_lb] heartbeat_envelope = \"Sealed\": expected octavia or sealed"),
+            ("[xdp_lb]\non_marked_down = Keep", "[xdp_lb] on_marked_down = \"Keep\": expected keep or reset"),
             ("[xdp_lb", "line 5: a section that does not end with ]"),
         ];
         for (lines, want) in rows {
@@ -517,6 +580,41 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         assert!(matches!(AgentConfig::read(&path), Err(Error::Read(_))), "no file");
+    }
+
+    #[test]
+    fn a_file_of_our_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, own) = (folder.path().join("a.conf"), folder.path().join(OWN_FILE));
+        fs::write(&path, format!("{LEAST}[xdp_lb]\nheartbeat_envelope = sealed\n")).unwrap();
+        let read =
+            || AgentConfig::read(&path).map(|(config, _)| config).map_err(|it| it.to_string());
+        let sealed = AgentConfig { heartbeat_envelope: HeartbeatEnvelope::Sealed, ..least() };
+        let reset = AgentConfig { on_marked_down: OnMarkedDown::Reset, ..sealed.clone() };
+        let bad = |why: &str| Err(format!("{}: {why}", own.display()));
+        assert_eq!(read(), Ok(sealed.clone()), "none");
+        let rows = [
+            ("", Ok(sealed)),
+            ("[xdp_lb]\non_marked_down = reset", Ok(reset)),
+            ("# c\n[xdp_lb]\nheartbeat_envelope = octavia", Ok(least())),
+            (
+                "[xdp_lb]\nheartbeat_envelop = sealed",
+                bad("[xdp_lb] heartbeat_envelop is no option"),
+            ),
+            (
+                "[xdp-lb]\nheartbeat_envelope = sealed",
+                bad("[xdp-lb] heartbeat_envelope is no option"),
+            ),
+            (
+                "[xdp_lb]\non_marked_down = kill",
+                bad("[xdp_lb] on_marked_down = \"kill\": expected keep or reset"),
+            ),
+            ("on_marked_down = reset", bad("line 1: a key before the first section")),
+        ];
+        for (text, want) in rows {
+            fs::write(&own, text).unwrap();
+            assert_eq!(read(), want, "{text}");
+        }
     }
 
     #[test]

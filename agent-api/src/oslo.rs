@@ -96,6 +96,12 @@ impl File {
         keys.get(key).map(String::as_str)
     }
 
+    /// Sections and keys of all that is there.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        let sections = self.sections.iter();
+        sections.flat_map(|(section, keys)| keys.keys().map(move |key| (&section[..], &key[..])))
+    }
+
     fn entry(&mut self, section: &str, key: &str) -> &mut String {
         let keys = self.sections.entry(section.to_owned()).or_default();
         keys.entry(key.to_owned()).or_default()

@@ -25,7 +25,8 @@ use crate::lab::{Host, Lab, Netns, Process};
 use crate::pki::{Issued, Kind};
 
 const PORT: u16 = 9443;
-const KEY: &str = "insecure";
+/// What heartbeats are signed or sealed with.
+pub const KEY: &str = "insecure";
 /// How long the agent may take for one step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -312,10 +313,16 @@ impl<'a> Agent<'a> {
     }
 
     pub fn next_heartbeat(&self) -> Result<Value> {
+        let json = envelope::unwrap(&self.next_datagram()?, KEY.as_bytes())?;
+        Ok(serde_json::from_slice(&json)?)
+    }
+
+    /// A heartbeat as it travels.
+    pub fn next_datagram(&self) -> Result<Vec<u8>> {
         let mut datagram = vec![0; 65_536];
         let length = self.heartbeats.recv(&mut datagram).with_context(|| self.log())?;
-        let json = envelope::unwrap(&datagram[..length], KEY.as_bytes())?;
-        Ok(serde_json::from_slice(&json)?)
+        datagram.truncate(length);
+        Ok(datagram)
     }
 
     /// Waits for a heartbeat that is as it must be.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use agent_api::AgentConfig;
 use tempfile::TempDir;
 use xdp_lb_tests::unit::{Unit, folder};
 
@@ -73,4 +74,20 @@ fn systemd_understands_them() {
         }
         Err(error) => eprintln!("not asked: systemd-analyze: {error}"),
     }
+}
+
+/// With what is commented out in force, it says what holds without it.
+#[test]
+fn the_example_of_our_own_configuration_is_what_holds_without_it() {
+    let example = fs::read_to_string(folder().join("xdp-lb.example.conf")).expect("an example");
+    let shown = example.replace("\n#heartbeat_", "\nheartbeat_").replace("\n#on_", "\non_");
+    assert!(!shown.lines().any(|line| line.starts_with('#') && line.contains(" = ")), "{shown}");
+    let least =
+        "[amphora_agent]\namphora_id = a\n[controller_worker]\nloadbalancer_topology = SINGLE\n";
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("amphora-agent.conf");
+    fs::write(&file, least).expect("written");
+    let without = AgentConfig::read(&file).expect("a configuration");
+    fs::write(folder.path().join("xdp-lb.conf"), shown).expect("written");
+    assert_eq!(AgentConfig::read(&file).expect("a configuration"), without);
 }

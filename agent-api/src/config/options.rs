@@ -4,7 +4,7 @@
 
 use crate::oslo::Known;
 
-pub const ALL: [Known; 22] = [
+pub const ALL: [Known; 23] = [
     DEBUG,
     USE_SYSLOG,
     SYSLOG_LOG_FACILITY,
@@ -27,7 +27,11 @@ pub const ALL: [Known; 22] = [
     AGENT_TLS_PROTOCOL,
     LOADBALANCER_TOPOLOGY,
     HEARTBEAT_ENVELOPE,
+    ON_MARKED_DOWN,
 ];
+
+/// Those of ours.
+pub const OWN: [Known; 2] = [HEARTBEAT_ENVELOPE, ON_MARKED_DOWN];
 
 pub const DEBUG: Known = option("DEFAULT", "debug", "False");
 pub const USE_SYSLOG: Known = option("DEFAULT", "use_syslog", "False");
@@ -68,6 +72,7 @@ pub const LOADBALANCER_TOPOLOGY: Known =
     Known { section: "controller_worker", key: "loadbalancer_topology", default: None };
 
 pub const HEARTBEAT_ENVELOPE: Known = option("xdp_lb", "heartbeat_envelope", "octavia");
+pub const ON_MARKED_DOWN: Known = option("xdp_lb", "on_marked_down", "keep");
 
 const fn option(section: &'static str, key: &'static str, default: &'static str) -> Known {
     Known { section, key, default: Some(default) }

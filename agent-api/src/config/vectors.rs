@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{AgentConfig, Destination, HeartbeatEnvelope, Secret, TlsMinimum, Topology};
 use crate::desired::Name;
+use crate::monitor::OnMarkedDown;
 
 #[test]
 fn vectors() {
@@ -58,6 +59,7 @@ fn want(sidecar: &Value) -> AgentConfig {
             other => panic!("{other}"),
         },
         heartbeat_envelope: HeartbeatEnvelope::Octavia,
+        on_marked_down: OnMarkedDown::Keep,
     };
     for (key, value) in sidecar["conf"].as_object().unwrap() {
         match key.as_str() {

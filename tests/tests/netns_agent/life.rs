@@ -5,9 +5,10 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use agent_api::heartbeat::sealed::Opener;
 use serde_json::{Value, json};
 use xdp_lb_ebpf::abi::Meta;
-use xdp_lb_tests::agent::{Agent, Options};
+use xdp_lb_tests::agent::{Agent, KEY, Options};
 use xdp_lb_tests::clients::{TIMEOUT, http_get, https_get, udp_ask};
 use xdp_lb_tests::lab::{FAMILIES, occupy};
 use xdp_lb_tests::uploads::LOAD_BALANCER;
@@ -219,4 +220,33 @@ fn netns_what_the_agent_costs() {
          {all_kib} KiB resident"
     );
     assert!(own_kib < OWN_KIB_MAX, "{own_kib}");
+}
+
+#[test]
+fn netns_edge_66_one_line_has_heartbeats_sealed_whatever_the_controller_writes() {
+    let lab = lab();
+    let mut agent = Agent::prepare(&lab, &lab.amphora, Options::default()).expect("an agent");
+    agent.write_certificates().expect("written");
+    agent.write_config().expect("written");
+    let own = agent.folder().join("xdp-lb.conf");
+    fs::write(own, "[xdp_lb]\nheartbeat_envelope = sealed\n").expect("written");
+    agent.run().expect("it runs");
+
+    let mut opener = Opener::new(KEY.as_bytes());
+    let mut opens = |agent: &Agent<'_>, when: &str| {
+        let datagram = agent.next_datagram().expect("a heartbeat");
+        let opened = opener.open(&datagram).unwrap_or_else(|error| panic!("{when}: {error}"));
+        assert_eq!(opened.amphora, agent.id, "{when}");
+    };
+    opens(&agent, "from the start");
+    let config = fs::read(agent.folder().join("amphora-agent.conf")).expect("a file");
+    agent.must(202, "PUT", "/1.0/config", &config).expect("taken");
+    for _ in 0..2 {
+        opens(&agent, "after a configuration of the controller's");
+    }
+    agent.stop().expect("stopped");
+    agent.run().expect("it runs");
+    for _ in 0..3 {
+        opens(&agent, "after a restart");
+    }
 }

@@ -1,6 +1,7 @@
 //! Sends the heartbeats: the first at once, then one each interval, to one health manager after the
 //! other.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,10 +13,11 @@ use agent_api::AgentConfig;
 use agent_api::config::{Destination, HeartbeatEnvelope};
 use agent_api::door::Door;
 use agent_api::durable;
-use agent_api::heartbeat::{envelope, sealed};
+use agent_api::heartbeat::shrink::{Shrunk, shrink};
+use agent_api::heartbeat::{Message, envelope, sealed};
 use tokio::net::{UdpSocket, lookup_host};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::journal::{Figures, Journal, deliver};
@@ -26,6 +28,9 @@ use crate::volatile;
 
 /// Mode of the file of totals, as the stock agent has it.
 const MODE: u32 = 0o640;
+
+/// For the address of a health manager that is given by name.
+const LOOKUP: Duration = Duration::from_secs(2);
 
 pub struct Heart {
     door: Arc<Door<Machine>>,
@@ -38,6 +43,10 @@ pub struct Heart {
     /// Of the destinations.
     turn: usize,
     sealer: Option<(Vec<u8>, sealed::Sealer)>,
+    /// Where names led the last time.
+    addresses: HashMap<Destination, SocketAddr>,
+    /// What was left out of the last message, if it was too long.
+    shrunk: Option<Shrunk>,
     /// What was told last: the same is not told each ten seconds.
     trouble: Option<String>,
 }
@@ -65,7 +74,18 @@ impl Heart {
         let config = door.config();
         let file = config.borrow().base_path.join("stats_counters.json");
         let (journal, seq, turn) = (kept(&file), 0, 0);
-        Self { door, config, file, journal, seq, turn, sealer: None, trouble: None }
+        Self {
+            door,
+            config,
+            file,
+            journal,
+            seq,
+            turn,
+            sealer: None,
+            addresses: HashMap::new(),
+            shrunk: None,
+            trouble: None,
+        }
     }
 
     /// Does not return.
@@ -112,12 +132,50 @@ impl Heart {
                 Figures::Told => message,
                 Figures::Withheld => withheld(message),
             };
-            let datagram = self.wrap(&message.to_json()?, config)?;
-            send(to, &datagram).await.map_err(|error| Error::Send { to: to.clone(), error })
+            let datagram = self.fit(message, config)?;
+            let failed = |error| Error::Send { to: to.clone(), error };
+            let address = self.address(to).await.map_err(failed)?;
+            send(address, &datagram).await.map_err(failed)
         });
         let sent = sent.await;
         self.journal = journal;
         sent
+    }
+
+    /// In one datagram, whatever must be left out for it.
+    fn fit(&mut self, message: Message, config: &AgentConfig) -> Result<Vec<u8>, Error> {
+        let whole = self.wrap(&message.to_json()?, config);
+        use envelope::Error::DatagramTooLong;
+        let (Err(Error::Envelope(DatagramTooLong { .. }))
+        | Err(Error::Sealed(sealed::Error::Content(DatagramTooLong { .. })))) = whole
+        else {
+            self.shrunk = None;
+            return whole;
+        };
+        let (message, shrunk) = shrink(message)?;
+        if self.shrunk != Some(shrunk) {
+            warn!("{shrunk}");
+            self.shrunk = Some(shrunk);
+        }
+        self.wrap(&message.to_json()?, config)
+    }
+
+    /// The first address of a health manager. Where the name cannot be looked up now, the last known one.
+    async fn address(&mut self, to: &Destination) -> io::Result<SocketAddr> {
+        let looked_up = timeout(LOOKUP, lookup_host((&to.host[..], to.port))).await;
+        let first = match looked_up {
+            Ok(Ok(mut addresses)) => addresses.next().ok_or(io::ErrorKind::AddrNotAvailable.into()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "its name is not looked up")),
+        };
+        match (first, self.addresses.get(to)) {
+            (Ok(address), _) => {
+                self.addresses.insert(to.clone(), address);
+                Ok(address)
+            }
+            (Err(_), Some(known)) => Ok(*known),
+            (Err(error), None) => Err(error),
+        }
     }
 
     fn wrap(&mut self, json: &[u8], config: &AgentConfig) -> Result<Vec<u8>, Error> {
@@ -170,13 +228,10 @@ fn sealer(config: &AgentConfig) -> Result<sealed::Sealer, Error> {
     Ok(sealed::Sealer::new(key, id, start, salt)?)
 }
 
-/// To the first of its addresses.
-async fn send(to: &Destination, datagram: &[u8]) -> io::Result<()> {
-    let mut addresses = lookup_host((&to.host[..], to.port)).await?;
-    let address = addresses.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    let from: SocketAddr = match address {
+async fn send(to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    let from: SocketAddr = match to {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    UdpSocket::bind(from).await?.send_to(datagram, address).await.map(drop)
+    UdpSocket::bind(from).await?.send_to(datagram, to).await.map(drop)
 }
