@@ -7,6 +7,7 @@ pub mod door;
 pub mod flood;
 mod http;
 pub mod lab;
+pub mod manager;
 pub mod memory;
 pub mod octavia;
 pub mod payload;
