@@ -72,8 +72,7 @@ pub struct Pool {
     pub id: String,
     pub algorithm: Algorithm,
     pub persistence: Option<Persistence>,
-    /// How its members are probed; without one all of them count as up. Not a key of the file.
-    #[serde(skip)]
+    /// How its members are probed; without one all of them count as up.
     pub monitor: Option<Monitor>,
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -105,23 +104,18 @@ pub struct Persistence {
 
 /// A server that takes a share of its pool's connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "WrittenMember", into = "WrittenMember")]
 pub struct Member {
     /// Unique among the members of all pools, as Octavia's are: counters are kept by it.
     pub id: String,
     pub address: IpAddr,
     pub port: u16,
     /// 0 to 256: its share against the others. 0 drains: flows go on, new ones go elsewhere.
-    #[serde(default = "weight")]
     pub weight: u16,
     /// Used only while no other member is up.
-    #[serde(default)]
     pub backup: bool,
-    #[serde(default = "enabled")]
     pub enabled: bool,
-    /// Where its probes go instead (Octavia's `monitor_address` and `monitor_port`). Not a key of the
-    /// file.
-    #[serde(skip)]
+    /// Where its probes go instead (Octavia's `monitor_address` and `monitor_port`).
     pub probed_at: Option<SocketAddr>,
 }
 
@@ -221,6 +215,43 @@ impl From<WrittenListener> for Listener {
             allowed_networks: written.allowed_networks,
             idle_timeout_s: written.idle_timeout_s.unwrap_or(written.protocol.idle_timeout_s()),
         }
+    }
+}
+
+/// A member as it is written: where its probes go may be said in half.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenMember {
+    id: String,
+    address: IpAddr,
+    port: u16,
+    #[serde(default = "weight")]
+    weight: u16,
+    #[serde(default)]
+    backup: bool,
+    #[serde(default = "enabled")]
+    enabled: bool,
+    monitor_address: Option<IpAddr>,
+    monitor_port: Option<u16>,
+}
+
+impl From<WrittenMember> for Member {
+    fn from(written: WrittenMember) -> Self {
+        let WrittenMember { id, address, port, weight, backup, enabled, .. } = written;
+        let (probed, its_port) = (written.monitor_address, written.monitor_port);
+        let elsewhere = probed.is_some() || its_port.is_some();
+        let at = SocketAddr::new(probed.unwrap_or(address), its_port.unwrap_or(port));
+        let probed_at = elsewhere.then_some(at);
+        Self { id, address, port, weight, backup, enabled, probed_at }
+    }
+}
+
+impl From<Member> for WrittenMember {
+    fn from(member: Member) -> Self {
+        let Member { id, address, port, weight, backup, enabled, probed_at } = member;
+        let monitor_address = probed_at.map(|at| at.ip());
+        let monitor_port = probed_at.map(|at| at.port());
+        Self { id, address, port, weight, backup, enabled, monitor_address, monitor_port }
     }
 }
 

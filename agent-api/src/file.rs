@@ -92,6 +92,7 @@ fn line(text: &[u8], offset: usize) -> usize {
 mod tests {
     use super::*;
     use crate::desired::{Algorithm, Listener, Member, Name, Persistence, Pool, Protocol};
+    use crate::monitor::{HttpProbe, Monitor, OnMarkedDown, Probe};
 
     const EXAMPLE: &str = include_str!("../../lb.example.toml");
 
@@ -133,11 +134,11 @@ port = 8080
         ("an unknown key of a listener", 7, "pools = \"web\"",
             "line 7: unknown field `pools`, expected one of `id`, `vips`, `port`, `protocol`, `pool`, `enabled`, `connection_limit`, `allowed_networks`, `idle_timeout_s`"),
         ("an unknown key of a pool", 11, "persist = {}",
-            "line 11: unknown field `persist`, expected one of `id`, `algorithm`, `persistence`, `enabled`, `member`"),
+            "line 11: unknown field `persist`, expected one of `id`, `algorithm`, `persistence`, `monitor`, `enabled`, `member`"),
         ("an unknown key of persistence", 11, "persistence = { timeout = 1 }",
             "line 11: unknown field `timeout`, expected one of `timeout_s`, `prefix4`, `prefix6`"),
         ("an unknown key of a member", 15, "port = 8080\nwheight = 1",
-            "line 16: unknown field `wheight`, expected one of `id`, `address`, `port`, `weight`, `backup`, `enabled`"),
+            "line 16: unknown field `wheight`, expected one of `id`, `address`, `port`, `weight`, `backup`, `enabled`, `monitor_address`, `monitor_port`"),
         ("no name", 1, "",
             "line 1: missing field `name`"),
         ("a name with a capital", 1, "name = \"Web\"",
@@ -162,6 +163,18 @@ port = 8080
             "line 8: invalid IP address syntax"),
         ("one listener, not a list", 2, "[listener]",
             "line 2: invalid type: map, expected a sequence"),
+        ("an unknown key of a monitor", 11, "[pool.monitor]\ntype = \"tcp\"\ninterval = 1",
+            "line 13: unknown field `interval`, expected one of `type`, `delay_s`, `timeout_s`, `rise`, `fall`, `on_marked_down`, `method`, `path`, `version`, `host`, `codes`"),
+        ("no type of a monitor", 11, "monitor = {}",
+            "line 11: missing field `type`"),
+        ("an unknown type of a monitor", 11, "monitor = { type = \"smtp\" }",
+            "line 11: unknown variant `smtp`, expected one of `tcp`, `tls_hello`, `http`, `https`, `ping`, `udp_connect`, `sctp`"),
+        ("a path without HTTP", 11, "monitor = { type = \"tcp\", path = \"/\" }",
+            "line 11: `path` is of monitors of type \"http\" and \"https\" alone"),
+        ("an unknown version", 11, "monitor = { type = \"http\", version = \"2\" }",
+            "line 11: unknown variant `2`, expected `1.0` or `1.1`"),
+        ("an unknown end of flows", 11, "monitor = { type = \"ping\", on_marked_down = \"drop\" }",
+            "line 11: unknown variant `drop`, expected `keep` or `reset`"),
         // The name of a thing.
         ("an empty id", 3, "id = \"\"",
             "line 3: id \"\" is not 1 to 64 visible ASCII characters"),
@@ -231,6 +244,24 @@ port = 8080
             "line 11: a prefix of 0 bits is not within 1 to 32"),
         ("prefix4 33", 11, "persistence = { prefix4 = 33 }",
             "line 11: a prefix of 33 bits is not within 1 to 32"),
+        ("a delay of 0", 11, "[pool.monitor]\ntype = \"tcp\"\ndelay_s = 0",
+            "line 13: delay_s 0: a monitor needs 1 at least"),
+        ("fall 0", 11, "[pool.monitor]\ntype = \"tcp\"\nfall = 0",
+            "line 13: fall 0: a monitor needs 1 at least"),
+        ("a method of two words", 11, "[pool.monitor]\ntype = \"http\"\nmethod = \"GET /\"",
+            "line 13: method \"GET /\" is not one of HTTP: letters, as in GET"),
+        ("a path that ends its line", 11, "[pool.monitor]\ntype = \"http\"\npath = \"/a\\nb\"",
+            "line 13: path \"/a\\nb\" is not visible ASCII that begins with a slash"),
+        ("a host with a blank", 11, "[pool.monitor]\ntype = \"https\"\nhost = \"a b\"",
+            "line 13: host \"a b\" is not visible ASCII"),
+        ("no code", 11, "[pool.monitor]\ntype = \"http\"\ncodes = []",
+            "line 13: without a code no answer is a good one"),
+        ("code 99", 11, "[pool.monitor]\ntype = \"http\"\ncodes = [200, 99]",
+            "line 13: code 99 is not within 100 to 599"),
+        ("a monitor_port of 0", 15, "port = 8080\nmonitor_port = 0",
+            "line 16: port 0 is not a port"),
+        ("a loopback monitor_address", 15, "port = 8080\nmonitor_address = \"127.0.0.1\"",
+            "line 16: 127.0.0.1 is a loopback address"),
         ("prefix6 129", 11, "[pool.persistence]\nprefix6 = 129",
             "line 12: a prefix of 129 bits is not within 1 to 128"),
     ];
@@ -279,6 +310,75 @@ port = 8080
             }],
         };
         assert_eq!(Desired::from_toml(LEAST).unwrap(), want);
+    }
+
+    /// A row is what stands in the file, and what it says with its defaults.
+    #[test]
+    fn monitors() {
+        let http =
+            |method: &str, path: &str, version, host: Option<&str>, codes: &[u16]| HttpProbe {
+                method: method.to_owned(),
+                path: path.to_owned(),
+                version,
+                host: host.map(str::to_owned),
+                codes: codes.iter().copied().collect(),
+            };
+        let least = |probe| Monitor {
+            probe,
+            delay_s: 5,
+            timeout_s: 3,
+            rise: 2,
+            fall: 3,
+            on_marked_down: OnMarkedDown::Keep,
+        };
+        let rows = [
+            ("type = \"tcp\"", least(Probe::Tcp)),
+            ("type = \"tls_hello\"", least(Probe::TlsHello)),
+            ("type = \"ping\"", least(Probe::Ping)),
+            ("type = \"udp_connect\"", least(Probe::UdpConnect)),
+            ("type = \"sctp\"", least(Probe::Sctp)),
+            ("type = \"http\"", least(Probe::Http(http("GET", "/", None, None, &[200])))),
+            (
+                "type = \"tcp\"\ndelay_s = 2",
+                Monitor { delay_s: 2, timeout_s: 2, ..least(Probe::Tcp) },
+            ),
+            (
+                "type = \"https\"\ndelay_s = 10\ntimeout_s = 9\nrise = 1\nfall = 4\n\
+                 on_marked_down = \"reset\"\nmethod = \"HEAD\"\npath = \"/hc?a=1\"\n\
+                 version = \"1.1\"\nhost = \"example.com\"\ncodes = [204, 200]",
+                Monitor {
+                    probe: Probe::Https(http(
+                        "HEAD",
+                        "/hc?a=1",
+                        Some(1),
+                        Some("example.com"),
+                        &[200, 204],
+                    )),
+                    delay_s: 10,
+                    timeout_s: 9,
+                    rise: 1,
+                    fall: 4,
+                    on_marked_down: OnMarkedDown::Reset,
+                },
+            ),
+        ];
+        for (row, want) in rows {
+            let text = LEAST.replace("persistence = {}", &format!("[pool.monitor]\n{row}"));
+            let desired = Desired::from_toml(&text).unwrap();
+            assert_eq!(desired.pools[0].monitor.as_ref(), Some(&want), "{row}");
+            let toml = toml::to_string(&desired).unwrap();
+            assert_eq!(Desired::from_toml(&toml).unwrap(), desired, "{row}");
+        }
+        for (row, want) in [
+            ("monitor_port = 99", "10.0.1.11:99"),
+            ("monitor_address = \"10.0.1.12\"", "10.0.1.12:8080"),
+            ("monitor_address = \"2001:db8::1\"\nmonitor_port = 99", "[2001:db8::1]:99"),
+        ] {
+            let text = LEAST.replacen("port = 8080", &format!("port = 8080\n{row}"), 1);
+            let members = &Desired::from_toml(&text).unwrap().pools[0].members;
+            let probed = [want.parse().ok(), None];
+            assert_eq!([members[0].probed_at, members[1].probed_at], probed, "{row}");
+        }
     }
 
     /// What may look like a fault and is none.

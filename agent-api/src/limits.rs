@@ -30,6 +30,9 @@ pub const PREFIX4: RangeInclusive<u8> = 1..=32;
 /// The same of IPv6.
 pub const PREFIX6: RangeInclusive<u8> = 1..=128;
 
+/// Codes that an HTTP probe may expect: those of answers (RFC 9110, section 15).
+pub const CODES: RangeInclusive<u16> = 100..=599;
+
 /// Bytes of a file. All the members above written out in full are about 3 MiB; four times that for
 /// networks and comments. It bounds what the parser may allocate.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;

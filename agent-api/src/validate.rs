@@ -10,9 +10,10 @@ use ipnet::IpNet;
 
 use crate::desired::{Desired, Listener, Member, Persistence, Pool, Protocol};
 use crate::limits::{
-    ID_BYTES_MAX, MEMBERS_MAX, NETWORKS_PER_LISTENER_MAX, PREFIX4, PREFIX6, VIP_KEYS_MAX,
+    CODES, ID_BYTES_MAX, MEMBERS_MAX, NETWORKS_PER_LISTENER_MAX, PREFIX4, PREFIX6, VIP_KEYS_MAX,
     WEIGHT_MAX,
 };
+use crate::monitor::{HttpProbe, Monitor, Probe};
 
 impl Desired {
     /// The first fault of a document, wherever it came from. [`Desired::from_toml`] has asked.
@@ -75,6 +76,18 @@ pub enum Fault {
     MemberIsVip { member: String, address: IpAddr, listener: String },
     #[error("{address} {unfit}")]
     Address { address: IpAddr, unfit: Unfit },
+    #[error("{key} 0: a monitor needs 1 at least")]
+    MonitorZero { key: &'static str },
+    #[error("method {method:?} is not one of HTTP: letters, as in GET")]
+    Method { method: String },
+    #[error("path {path:?} is not visible ASCII that begins with a slash")]
+    Path { path: String },
+    #[error("host {host:?} is not visible ASCII")]
+    Host { host: String },
+    #[error("without a code no answer is a good one")]
+    NoCode,
+    #[error("code {code} is not within {} to {}", CODES.start(), CODES.end())]
+    Code { code: u16 },
     #[error("network {network} {}", Unfit::Mapped)]
     Network { network: IpNet },
     #[error("with listener {listener} there are {wanted} vips, at most {VIP_KEYS_MAX} fit")]
@@ -238,6 +251,9 @@ fn pool(pool: &Pool) -> Result<(), Invalid> {
     if let Some(wanted) = &pool.persistence {
         persistence(wanted).map_err(|invalid| invalid.under("persistence"))?;
     }
+    if let Some(wanted) = &pool.monitor {
+        monitor(wanted).map_err(|invalid| invalid.under("monitor"))?;
+    }
     each("member", &pool.members, member)?;
     let sockets = pool.members.iter().enumerate();
     let sockets = sockets.map(|(at, member)| ((member.address, member.port), (at, member)));
@@ -256,10 +272,55 @@ fn persistence(persistence: &Persistence) -> Result<(), Invalid> {
     prefix(persistence.prefix6, PREFIX6).map_err(|fault| fault.at("prefix6"))
 }
 
+fn monitor(monitor: &Monitor) -> Result<(), Invalid> {
+    let Monitor { probe, delay_s, timeout_s, rise, fall, on_marked_down: _ } = monitor;
+    let numbers = [
+        ("delay_s", *delay_s),
+        ("timeout_s", *timeout_s),
+        ("rise", (*rise).into()),
+        ("fall", (*fall).into()),
+    ];
+    if let Some((key, _)) = numbers.into_iter().find(|(_, number)| *number == 0) {
+        return Err(Fault::MonitorZero { key }.at(key));
+    }
+    match probe {
+        Probe::Http(http) | Probe::Https(http) => http_probe(http),
+        Probe::Tcp | Probe::TlsHello | Probe::Ping | Probe::UdpConnect | Probe::Sctp => Ok(()),
+    }
+}
+
+/// What would end a line of the request, or a word of it, is refused.
+fn http_probe(http: &HttpProbe) -> Result<(), Invalid> {
+    let HttpProbe { method, path, version: _, host, codes } = http;
+    if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return Err(Fault::Method { method: method.clone() }.at("method"));
+    }
+    let visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !path.starts_with('/') || !visible(path) {
+        return Err(Fault::Path { path: path.clone() }.at("path"));
+    }
+    if let Some(host) = host.as_ref().filter(|host| host.is_empty() || !visible(host)) {
+        return Err(Fault::Host { host: host.clone() }.at("host"));
+    }
+    if codes.is_empty() {
+        return Err(Fault::NoCode.at("codes"));
+    }
+    match codes.iter().copied().find(|code| !CODES.contains(code)) {
+        Some(code) => Err(Fault::Code { code }.at("codes")),
+        None => Ok(()),
+    }
+}
+
 fn member(member: &Member) -> Result<(), Invalid> {
     id(&member.id)?;
     address(member.address).map_err(|fault| fault.at("address"))?;
     port(member.port)?;
+    if let Some(probed) = member.probed_at {
+        address(probed.ip()).map_err(|fault| fault.at("monitor_address"))?;
+        if probed.port() == 0 {
+            return Err(Fault::PortZero.at("monitor_port"));
+        }
+    }
     let weight = member.weight;
     if weight > WEIGHT_MAX { Err(Fault::Weight { weight }.at("weight")) } else { Ok(()) }
 }

@@ -9,7 +9,7 @@ use super::server::{Check, Server, server};
 use super::values::{Target, Value};
 use super::words::Line;
 use crate::desired::{self, Algorithm};
-use crate::monitor::{HttpProbe, Monitor, Probe};
+use crate::monitor::{HttpProbe, Monitor, OnMarkedDown, Probe};
 use crate::refused::Refused;
 use crate::understood::Persistence;
 
@@ -201,7 +201,8 @@ impl Asked {
             _ => return Err(head.refused("the backend is checked in more than one way")),
         };
         let Check { delay_s, rise, fall, .. } = **first;
-        Ok(Some(Monitor { probe, delay_s, timeout_s, rise, fall }))
+        let on_marked_down = OnMarkedDown::default();
+        Ok(Some(Monitor { probe, delay_s, timeout_s, rise, fall, on_marked_down }))
     }
 }
 

@@ -8,7 +8,7 @@ use super::check::{self, Check};
 use crate::desired::{self, Algorithm};
 use crate::keepalived::{COUNT_MAX, Lines, Value};
 use crate::limits::{PREFIX4, PREFIX6, WEIGHT_MAX};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, OnMarkedDown};
 use crate::paths::Paths;
 use crate::refused::Refused;
 use crate::understood::{Engine, Listener, Member, Persistence, Pool, Protocol, Server};
@@ -125,6 +125,7 @@ impl VirtualServer {
             timeout_s: check.timeout_s,
             rise: 1,
             fall: timing.fall,
+            on_marked_down: OnMarkedDown::default(),
         });
         let pool = self.pool.0.zip(self.algorithm.0).map(|(identity, algorithm)| Pool {
             id: identity.id,

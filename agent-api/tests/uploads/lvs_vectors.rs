@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use agent_api::understood::{Engine, Listener, Member, Persistence, Pool, Protocol, Server};
-use agent_api::{Algorithm, HttpProbe, Monitor, Paths, Probe, lvs};
+use agent_api::{Algorithm, HttpProbe, Monitor, OnMarkedDown, Paths, Probe, lvs};
 use serde_json::{Map, Value, json};
 
 use super::sidecar::{address, each, number, text};
@@ -124,6 +124,7 @@ impl<'a> Model<'a> {
                 timeout_s: number(&self.monitor["timeout"]),
                 rise: 1,
                 fall: number(&self.monitor["fall_threshold"]),
+                on_marked_down: OnMarkedDown::Keep,
             }),
             enabled: pool["enabled"] == true,
             members,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use agent_api::understood::{self, Persistence, Protocol, Server};
-use agent_api::{Algorithm, HttpProbe, Monitor, Probe};
+use agent_api::{Algorithm, HttpProbe, Monitor, OnMarkedDown, Probe};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -238,6 +238,7 @@ impl HealthMonitor {
             },
             delay_s: self.delay,
             timeout_s: self.timeout,
+            on_marked_down: OnMarkedDown::Keep,
             rise,
             fall: self.fall_threshold,
         }

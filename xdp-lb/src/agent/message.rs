@@ -189,7 +189,7 @@ fn member_status(row: &Row) -> Option<MemberStatus> {
 mod tests {
     use agent_api::heartbeat::message::Count;
     use agent_api::understood::{Engine, Layer7, Server};
-    use agent_api::{Algorithm, Monitor, Probe};
+    use agent_api::{Algorithm, Monitor, OnMarkedDown, Probe};
 
     use super::*;
     use crate::moved::Moved;
@@ -434,7 +434,9 @@ mod tests {
         use PoolStatus::{Down, Up};
         let probed = |members| {
             let (delay_s, timeout_s, rise, fall) = (5, 1, 2, 3);
-            let monitor = Some(Monitor { probe: Probe::Tcp, delay_s, timeout_s, rise, fall });
+            let (probe, on_marked_down) = (Probe::Tcp, OnMarkedDown::Keep);
+            let monitor = Monitor { probe, delay_s, timeout_s, rise, fall, on_marked_down };
+            let monitor = Some(monitor);
             understood::Pool { monitor, ..pool(members) }
         };
         type Row = (&'static str, understood::Pool, Option<(PoolStatus, Vec<MemberStatus>)>);
