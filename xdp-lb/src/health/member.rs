@@ -42,6 +42,14 @@ impl Member {
         }
     }
 
+    /// The same under other thresholds: no further from turning than it can be.
+    pub fn within(self, Thresholds { rise, fall }: Thresholds) -> Self {
+        match self {
+            Self::Up { failed } => Self::Up { failed: failed.min(fall.saturating_sub(1)) },
+            Self::Down { passed } => Self::Down { passed: passed.min(rise.saturating_sub(1)) },
+        }
+    }
+
     /// Whether new flows may go there.
     pub fn is_up(self) -> bool {
         matches!(self, Self::Up { .. })

@@ -1,0 +1,150 @@
+//! The thread on which all probes are made, in the network namespace of the one that starts it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::runtime;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+
+use super::probe::{Failure, Prober};
+use super::schedule::{Changed, Job};
+use super::{Shared, lock};
+
+/// Probes at a time, each with a socket: 2,000 members may hang all at once. Who is over it waits for
+/// his turn.
+const UNDER_WAY_MAX: usize = 2048;
+/// For them and for all else, as the unit has it.
+const FILES: u64 = 2 * UNDER_WAY_MAX as u64;
+
+/// What is kept is written again this much later at the earliest.
+const KEEPING: Duration = Duration::from_millis(300);
+
+/// After what probes need could not be had.
+const RETRY: Duration = Duration::from_secs(5);
+
+pub fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = move || runtime.block_on(Probing::new(&shared).run());
+    Builder::new().name("health".to_owned()).spawn(run)
+}
+
+struct Probing<'a> {
+    shared: &'a Shared,
+    /// When what is kept is to be written, if it differs from what is in the file.
+    keep_at: Option<Instant>,
+    kept: Option<Instant>,
+}
+
+impl<'a> Probing<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self { shared, keep_at: None, kept: None }
+    }
+
+    async fn run(mut self) {
+        raise_files();
+        let Some(prober) = self.prober().await else { return };
+        let prober = &prober;
+        let probe = async |job: Job| {
+            let result = prober.probe(&job.monitor.probe, job.at, job.patience).await;
+            (job, result)
+        };
+        let mut under_way = FuturesUnordered::new();
+        while !self.shared.ends.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            let next = {
+                let mut schedule = self.shared.schedule();
+                while under_way.len() < UNDER_WAY_MAX
+                    && let Some(job) = schedule.due(now.into_std())
+                {
+                    under_way.push(probe(job));
+                }
+                schedule.next().filter(|_| under_way.len() < UNDER_WAY_MAX)
+            };
+            tokio::select! {
+                Some((job, result)) = under_way.next() => self.note(&job, result),
+                () = until(next.map(Instant::from_std)) => {}
+                () = until(self.keep_at) => self.keep(),
+                () = self.shared.work.notified() => self.keep_soon(),
+            }
+        }
+        self.keep();
+    }
+
+    /// What probes share. None where they are to end before it could be had.
+    async fn prober(&self) -> Option<Prober> {
+        let mut told = false;
+        while !self.shared.ends.load(Ordering::Relaxed) {
+            match Prober::new() {
+                Ok(prober) => return Some(prober),
+                Err(error) if !told => warn!("members are not probed: {error}"),
+                Err(_) => {}
+            }
+            told = true;
+            tokio::select! {
+                () = sleep(RETRY) => {}
+                () = self.shared.work.notified() => {}
+            }
+        }
+        None
+    }
+
+    fn note(&mut self, job: &Job, result: Result<(), Failure>) {
+        let result = result.map_err(|failure| failure.to_string());
+        let now = Instant::now().into_std();
+        // The owner never sees one without the other.
+        let changed = self.shared.schedule().result(job, result, now);
+        match changed {
+            Changed::Nothing => return,
+            Changed::Count => {}
+            Changed::Turned(turned) => {
+                let (pool, member) = &turned.name;
+                let word = if turned.up { "up" } else { "down" };
+                info!("member {member} of pool {pool} is {word}: {}", turned.why);
+                lock(&self.shared.turned).push(turned);
+                self.shared.news.notify_one();
+            }
+        }
+        self.keep_soon();
+    }
+
+    fn keep_soon(&mut self) {
+        let earliest = self.kept.map_or_else(Instant::now, |kept| kept + KEEPING);
+        self.keep_at.get_or_insert(earliest);
+    }
+
+    fn keep(&mut self) {
+        self.kept = Some(Instant::now());
+        self.keep_at = None;
+        let kept = self.shared.schedule().to_keep();
+        if let Err(error) = kept.write(&self.shared.file) {
+            warn!("{error}: after a restart, members that are down count as up at first");
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where fewer may be open, those who made the process would hear of it only when half of a cloud is
+/// down.
+fn raise_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(FILES, |most| most.min(FILES));
+    if limit.current.is_some_and(|now| now < wanted) {
+        limit.current = Some(wanted);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            warn!("no more than {:?} files may be open: {error}", limit.current);
+        }
+    }
+}
