@@ -19,6 +19,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout_at};
 use tracing::{debug, info, warn};
 use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
 
+use crate::health::{self, Health, Standings};
 use crate::kernel::{FlowTables, Kernel, Pins, Sizes, SourcePorts};
 use crate::lock;
 use crate::memory;
@@ -106,6 +107,9 @@ pub struct Balancer {
     flows: Option<FlowTables>,
     /// What the counters do not say, by listener number.
     counted: BTreeMap<u32, Counted>,
+    health: Health,
+    /// Members that fail their probes, and why.
+    down: BTreeMap<health::Name, String>,
     record: Record,
     /// What is wrong with what was asked for last.
     refused: Option<String>,
@@ -145,7 +149,11 @@ impl Balancer {
             );
             actual.names = record.names();
         }
+        let mut health = Health::new(health::file(&options.name));
+        health.set(&serving.desired);
         Ok(Self {
+            down: health.down(),
+            health,
             ports: Ports::new(options.interfaces.clone(), &record),
             options,
             serving,
@@ -186,12 +194,14 @@ impl Balancer {
     /// Serves this from now on; where that cannot be, what was served before.
     pub fn serve(&mut self, serving: Serving) -> Result<(), Error> {
         let before = std::mem::replace(&mut self.serving, serving);
+        self.health.set(&self.serving.desired);
         let done = self.reconcile();
         match &done {
             Ok(()) => self.refused = None,
             Err(error) => {
                 self.refused = Some(error.to_string());
                 self.serving = before;
+                self.health.set(&self.serving.desired);
             }
         }
         self.report();
@@ -212,6 +222,24 @@ impl Balancer {
     /// What went through.
     pub fn stats(&self) -> Result<Stats, MapError> {
         stats(&self.kernel.maps, &self.record)
+    }
+
+    /// How the members stand that are probed.
+    pub fn standings(&self) -> Standings {
+        self.health.standings()
+    }
+
+    /// Returns when members have turned, to be followed by [`turn`](Self::turn). May be given up.
+    pub async fn turned(&mut self) {
+        self.health.changed().await;
+    }
+
+    /// Brings what members' probes have found into the maps.
+    pub fn turn(&mut self) {
+        let turned = self.health.turned();
+        if !turned.is_empty() {
+            self.try_reconcile();
+        }
     }
 
     /// Looks at the network, and does what follows.
@@ -238,6 +266,7 @@ impl Balancer {
         self.kernel.maps.set_clock(now_s());
         self.ticks = self.ticks.wrapping_add(1);
         self.sweep();
+        self.health.supervise();
         if self.leavers_are_idle() || self.actual.is_none() {
             self.try_reconcile();
         }
@@ -284,6 +313,7 @@ impl Balancer {
 
     /// Makes the maps what document and network ask for.
     fn reconcile(&mut self) -> Result<(), Error> {
+        self.down = self.health.down();
         let actual = match self.actual.take() {
             Some(actual) => actual,
             None => Tables { names: self.record.names(), ..self.kernel.maps.tables()? },
@@ -341,8 +371,9 @@ impl Balancer {
         let vips = self.vips();
         let attached = self.ports.attached();
         let ours = self.ours(&attached, &vips);
+        let down = self.down.keys().cloned().collect();
         let world = World {
-            down: &BTreeSet::new(),
+            down: &down,
             hop: &|member| self.topology.hop(member, ours).ok(),
             busy: &|id| self.busy(id),
         };

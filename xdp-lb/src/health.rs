@@ -12,7 +12,7 @@ mod thread;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
+use crate::lock::run_file;
 use kept::Kept;
 pub use member::{Member, Standing, Thresholds};
 use schedule::Schedule;
@@ -60,6 +61,11 @@ struct Shared {
     ends: AtomicBool,
     /// Where members' standings are kept over a restart.
     file: PathBuf,
+}
+
+/// Where they are kept over a restart, of the load balancer of this name.
+pub fn file(name: &agent_api::Name) -> PathBuf {
+    run_file(name, "health")
 }
 
 impl Health {
@@ -132,6 +138,11 @@ impl Shared {
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
         lock(&self.schedule)
     }
+}
+
+/// Where members stood when nobody probes them yet: what the file of [`Health`] says.
+pub fn kept(file: &Path) -> Standings {
+    Kept::read(file).standings()
 }
 
 /// What a panic has left is whole: nothing is changed in two steps.

@@ -82,6 +82,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 changed.map_err(io_error("netlink"))?;
                 balancer.look(&watch).await?;
             }
+            () = balancer.turned() => balancer.turn(),
             _ = ticks.tick() => balancer.tick(&watch).await?,
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::balancer::{self, Balancer, Interfaces, Serving, ticks};
+use crate::health::Standings;
 use crate::kernel::{Pins, Sizes, SourcePorts};
 use crate::lock;
 use crate::namespace::Namespace;
@@ -57,7 +58,14 @@ enum Command {
     Serve(Box<Serving>, oneshot::Sender<Result<(), String>>),
     Look(oneshot::Sender<()>),
     Ping(oneshot::Sender<()>),
-    Count(oneshot::Sender<Option<Stats>>),
+    Observe(oneshot::Sender<Option<Observed>>),
+}
+
+/// What went through, and how the members stand that are probed.
+#[derive(Debug)]
+pub struct Observed {
+    pub stats: Stats,
+    pub standings: Standings,
 }
 
 impl Forwarder {
@@ -86,10 +94,10 @@ impl Forwarder {
         let _ = answered.await;
     }
 
-    /// What went through; none while it does not run.
-    pub async fn stats(&self) -> Option<Stats> {
+    /// None while it does not run.
+    pub async fn observe(&self) -> Option<Observed> {
         let (answer, answered) = oneshot::channel();
-        self.tell(Command::Count(answer)).await;
+        self.tell(Command::Observe(answer)).await;
         answered.await.ok().flatten()
     }
 
@@ -193,7 +201,7 @@ impl Thread {
                     return Some(Told { serving: *serving, answer: Some(answer) });
                 }
                 Command::Look(answer) | Command::Ping(answer) => tell(answer, ()),
-                Command::Count(answer) => tell(answer, None),
+                Command::Observe(answer) => tell(answer, None),
             }
         }
     }
@@ -260,11 +268,16 @@ impl Thread {
                         tell(answer, ());
                         Ok(())
                     }
-                    Some(Command::Count(answer)) => {
-                        tell(answer, balancer.stats().ok());
+                    Some(Command::Observe(answer)) => {
+                        let standings = balancer.standings();
+                        tell(answer, balancer.stats().ok().map(|stats| Observed { stats, standings }));
                         Ok(())
                     }
                 },
+                () = balancer.turned() => {
+                    balancer.turn();
+                    Ok(())
+                }
                 changed = watch.changed() => {
                     changed.map_err(|error| format!("netlink: {error}"))?;
                     balancer.look(&watch).await

@@ -23,7 +23,6 @@ use tracing::{debug, warn};
 use super::journal::{Figures, Journal, deliver};
 use super::machine::Machine;
 use super::message::{Known, message, withheld};
-use crate::health::Standings;
 use crate::volatile;
 
 /// Mode of the file of totals, as the stock agent has it.
@@ -114,11 +113,11 @@ impl Heart {
         self.turn = self.turn.wrapping_add(1);
 
         let listeners = self.door.listeners();
-        let (forwarded, rows) = self.door.amphora().observe().await;
+        let (forwarded, standings, rows) = self.door.amphora().observe().await;
         let known = Known {
             listeners: &listeners,
             forwarded: forwarded.as_ref(),
-            standings: &Standings::new(),
+            standings: &standings,
             rows: &rows,
             starting: self.door.amphora().is_starting(),
         };

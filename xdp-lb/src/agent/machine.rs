@@ -27,10 +27,11 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::engines::{Engines, Means};
-use super::forwarder::Forwarder;
+use super::forwarder::{Forwarder, Observed};
 use crate::check::Expectation;
 use crate::haproxy::{self, Applied, Haproxy};
 use crate::haproxy_stats::{self, Row};
+use crate::health::{self, Standings};
 use crate::keepalived::Keepalived;
 use crate::namespace::Namespace;
 use crate::observe::stats::Stats;
@@ -127,19 +128,23 @@ impl Machine {
         }
     }
 
-    /// What the packet path and the HAProxy processes have counted. Never waits for what is being
-    /// changed.
-    pub async fn observe(&self) -> (Option<Stats>, Vec<Row>) {
-        let forwarded = match self.inside.get() {
-            Some(inside) => inside.forwarder.stats().await,
+    /// What the packet path and the HAProxy processes have counted, and where the members stand that are
+    /// probed; where nobody probes them yet, as before the start. Never waits for what is being changed.
+    pub async fn observe(&self) -> (Option<Stats>, Standings, Vec<Row>) {
+        let observed = match self.inside.get() {
+            Some(inside) => inside.forwarder.observe().await,
             None => None,
+        };
+        let (forwarded, standings) = match observed {
+            Some(Observed { stats, standings }) => (Some(stats), standings),
+            None => (None, health::kept(&health::file(&self.config.borrow().amphora_id))),
         };
         let mut rows = self.rows().await;
         let last = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = |row: &&Row| !rows.iter().any(|it| it.worker == row.worker);
         let gone: Vec<_> = last.iter().filter(gone).cloned().collect();
         rows.extend(gone);
-        (forwarded, rows)
+        (forwarded, standings, rows)
     }
 
     /// What the HAProxy processes say now, also those that leave.

@@ -12,7 +12,7 @@ use serde::de::value::Error as Unknown;
 
 use super::journal::{Journal, Source, Totals};
 use crate::haproxy_stats::{Row, Worker};
-use crate::health::Standings;
+use crate::health::{Standing, Standings};
 use crate::observe::stats;
 
 /// What is known of those who serve.
@@ -39,7 +39,7 @@ pub fn message(id: &str, seq: u64, known: Known<'_>, before: &Journal) -> (Messa
         listeners.insert(listener.id.clone(), said);
         for pool in &listener.pools {
             let said = if known.by_packets(&listener.id) {
-                pool_of_packets(pool, known.standings)
+                pool_of_packets(pool, listener.protocol, known.standings)
             } else {
                 pool_of_haproxy(&pool.id, &listener.id, known.rows)
             };
@@ -142,26 +142,79 @@ fn key(listener: &understood::Listener, pool: &str) -> PoolKey {
     }
 }
 
-/// Down where it has members and none may be used, as HAProxy says it.
-fn pool_of_packets(pool: &understood::Pool, standings: &Standings) -> Option<Pool> {
-    let standing = |member: &understood::Member| {
-        let standing = standings.get(&(pool.id.clone(), member.id.clone()))?;
-        Some(standing.status())
+/// In the words of whoever would serve it in a stock amphora: HAProxy, or keepalived and IPVS as the
+/// stock agent reads them (`keepalivedlvs_query.py`, `get_lvs_listener_pool_status`).
+fn pool_of_packets(
+    pool: &understood::Pool,
+    protocol: Protocol,
+    standings: &Standings,
+) -> Option<Pool> {
+    let words: fn(&understood::Pool, &Standings) -> Pool = match protocol {
+        Protocol::Udp | Protocol::Sctp => in_words_of_keepalived,
+        Protocol::Tcp | Protocol::Http | Protocol::TerminatedHttps | Protocol::Prometheus => {
+            in_words_of_haproxy
+        }
     };
-    let status = |member: &understood::Member| match (member.enabled, &pool.monitor) {
-        (false, _) => MemberStatus::Maint,
-        (true, None) => MemberStatus::NoCheck,
-        // Not known yet: the health manager keeps what it has.
-        (true, Some(_)) => standing(member).unwrap_or(MemberStatus::Restarting),
+    pool.enabled.then(|| words(pool, standings))
+}
+
+/// Down where it has members and none may be used: a backup may, one of weight 0 may not.
+fn in_words_of_haproxy(pool: &understood::Pool, standings: &Standings) -> Pool {
+    let members = statuses(pool, |member| match standing(pool, member, standings) {
+        _ if pool.monitor.is_none() => MemberStatus::NoCheck,
+        None => MemberStatus::Restarting,
+        Some(standing) => match standing.status() {
+            MemberStatus::Up(None) if weight(member) == 0 => MemberStatus::Drain,
+            status => status,
+        },
+    });
+    let usable = |member: &&understood::Member| {
+        let is_down = standing(pool, member, standings).is_some_and(|it| !it.member.is_up());
+        member.enabled && weight(member) > 0 && !is_down
     };
-    let members: BTreeMap<_, _> =
-        pool.members.iter().map(|member| (member.id.clone(), status(member))).collect();
-    let weighs = |member: &understood::Member| {
-        member.enabled && member.server.as_ref().is_some_and(|server| server.weight > 0)
+    let is_up = pool.members.is_empty() || pool.members.iter().any(|member| usable(&member));
+    Pool { status: if is_up { PoolStatus::Up } else { PoolStatus::Down }, members }
+}
+
+/// Down only where members are probed and IPVS has none left; of weight 0 it has them too.
+fn in_words_of_keepalived(pool: &understood::Pool, standings: &Standings) -> Pool {
+    let is_down = |member: &understood::Member| {
+        standing(pool, member, standings).is_some_and(|it| !it.member.is_up())
     };
-    let usable = members.is_empty() || pool.members.iter().any(weighs);
-    let status = if usable { PoolStatus::Up } else { PoolStatus::Down };
-    pool.enabled.then_some(Pool { status, members })
+    let members = statuses(pool, |member| match &pool.monitor {
+        Some(_) if standing(pool, member, standings).is_none() => MemberStatus::Restarting,
+        Some(_) if is_down(member) => MemberStatus::Down(None),
+        _ if weight(member) == 0 => MemberStatus::Drain,
+        Some(_) => MemberStatus::Up(None),
+        None => MemberStatus::NoCheck,
+    });
+    let left = pool.members.iter().any(|member| member.enabled && !is_down(member));
+    let is_up = pool.monitor.is_none() || pool.members.is_empty() || left;
+    Pool { status: if is_up { PoolStatus::Up } else { PoolStatus::Down }, members }
+}
+
+/// All members, of whom the disabled need no asking.
+fn statuses(
+    pool: &understood::Pool,
+    status: impl Fn(&understood::Member) -> MemberStatus,
+) -> BTreeMap<String, MemberStatus> {
+    let status =
+        |it: &understood::Member| if it.enabled { status(it) } else { MemberStatus::Maint };
+    pool.members.iter().map(|member| (member.id.clone(), status(member))).collect()
+}
+
+/// None where it is not probed, or nobody has begun to: then the health manager keeps what it has.
+fn standing(
+    pool: &understood::Pool,
+    member: &understood::Member,
+    standings: &Standings,
+) -> Option<Standing> {
+    pool.monitor.as_ref()?;
+    standings.get(&(pool.id.clone(), member.id.clone())).copied()
+}
+
+fn weight(member: &understood::Member) -> u16 {
+    member.server.as_ref().map_or(0, |server| server.weight)
 }
 
 /// None where HAProxy does not have it.
@@ -192,6 +245,7 @@ mod tests {
     use agent_api::{Algorithm, Monitor, OnMarkedDown, Probe};
 
     use super::*;
+    use crate::health::{self, Thresholds};
     use crate::moved::Moved;
 
     fn member(id: &str, weight: u16) -> understood::Member {
@@ -429,39 +483,196 @@ mod tests {
     }
 
     #[test]
-    fn edges_23_25_30_pools_of_the_packet_path() {
-        use MemberStatus::{Maint, NoCheck, Restarting};
+    fn edges_23_24_25_26_59_pools_of_the_packet_path() {
+        use MemberStatus::{Drain, Maint, NoCheck, Restarting};
         use PoolStatus::{Down, Up};
-        let probed = |members| {
+        use health::Member as Is;
+        let up = |left: u16| MemberStatus::Up((left < 3).then_some(Count { done: left, of: 3 }));
+        let down = |done: u16| MemberStatus::Down((done > 0).then_some(Count { done, of: 2 }));
+        let (well, begun, failing) =
+            (Is::Up { failed: 0 }, Is::Up { failed: 2 }, Is::Up { failed: 1 });
+        let (ill, rising) = (Is::Down { passed: 0 }, Is::Down { passed: 1 });
+        let (ups, downs) = (|| MemberStatus::Up(None), || MemberStatus::Down(None));
+        let off = || disabled("m");
+        // A disabled member of HAProxy's has its line still.
+        let off_with_server = || understood::Member { enabled: false, ..member("m", 1) };
+        let backup = || {
+            let mut member = member("m", 1);
+            member.server.iter_mut().for_each(|server| server.backup = true);
+            member
+        };
+        let weighs = |weight| member("m", weight);
+        type Members = Vec<(understood::Member, Option<Is>)>;
+        type Said = (PoolStatus, Vec<MemberStatus>);
+        struct Row(&'static str, bool, Members, Said, Said);
+        #[rustfmt::skip]
+        let rows = [
+            Row("no member", false, vec![], (Up, vec![]), (Up, vec![])),
+            Row("no member, probed", true, vec![], (Up, vec![]), (Up, vec![])),
+            Row("not probed", false, vec![(weighs(1), None)],
+                (Up, vec![NoCheck]), (Up, vec![NoCheck])),
+            Row("not probed, and what it was while it was", false, vec![(weighs(1), Some(ill))],
+                (Up, vec![NoCheck]), (Up, vec![NoCheck])),
+            Row("not probed, of weight 0", false, vec![(weighs(0), None)],
+                (Down, vec![NoCheck]), (Up, vec![Drain])),
+            Row("not probed, disabled", false, vec![(off(), None)],
+                (Down, vec![Maint]), (Up, vec![Maint])),
+            Row("not probed, disabled with its server", false, vec![(off_with_server(), None)],
+                (Down, vec![Maint]), (Up, vec![Maint])),
+            Row("not probed, one of each", false,
+                vec![(weighs(1), None), (weighs(0), None), (off(), None)],
+                (Up, vec![NoCheck, NoCheck, Maint]), (Up, vec![NoCheck, Drain, Maint])),
+            Row("not begun", true, vec![(weighs(1), None)],
+                (Up, vec![Restarting]), (Up, vec![Restarting])),
+            Row("not begun, of weight 0", true, vec![(weighs(0), None)],
+                (Down, vec![Restarting]), (Up, vec![Restarting])),
+            Row("begun", true, vec![(weighs(1), Some(begun))],
+                (Up, vec![up(1)]), (Up, vec![ups()])),
+            Row("begun, of weight 0", true, vec![(weighs(0), Some(begun))],
+                (Down, vec![up(1)]), (Up, vec![Drain])),
+            Row("well", true, vec![(weighs(1), Some(well))],
+                (Up, vec![ups()]), (Up, vec![ups()])),
+            Row("well, of weight 0", true, vec![(weighs(0), Some(well))],
+                (Down, vec![Drain]), (Up, vec![Drain])),
+            Row("well, a backup", true, vec![(backup(), Some(well))],
+                (Up, vec![ups()]), (Up, vec![ups()])),
+            Row("failing", true, vec![(weighs(1), Some(failing))],
+                (Up, vec![up(2)]), (Up, vec![ups()])),
+            Row("failing, of weight 0", true, vec![(weighs(0), Some(failing))],
+                (Down, vec![up(2)]), (Up, vec![Drain])),
+            Row("ill", true, vec![(weighs(1), Some(ill))],
+                (Down, vec![downs()]), (Down, vec![downs()])),
+            Row("ill, of weight 0", true, vec![(weighs(0), Some(ill))],
+                (Down, vec![downs()]), (Down, vec![downs()])),
+            Row("ill, a backup", true, vec![(backup(), Some(ill))],
+                (Down, vec![downs()]), (Down, vec![downs()])),
+            Row("passing again", true, vec![(weighs(1), Some(rising))],
+                (Down, vec![down(1)]), (Down, vec![downs()])),
+            Row("disabled", true, vec![(off(), None)],
+                (Down, vec![Maint]), (Down, vec![Maint])),
+            Row("disabled, and ill while it was not", true, vec![(off(), Some(ill))],
+                (Down, vec![Maint]), (Down, vec![Maint])),
+            Row("one ill of two", true, vec![(weighs(1), Some(ill)), (weighs(1), Some(well))],
+                (Up, vec![downs(), ups()]), (Up, vec![downs(), ups()])),
+            Row("the backup alone is well", true,
+                vec![(weighs(1), Some(ill)), (backup(), Some(well))],
+                (Up, vec![downs(), ups()]), (Up, vec![downs(), ups()])),
+            Row("one of weight 0 alone is well", true,
+                vec![(weighs(1), Some(ill)), (weighs(0), Some(well)), (off(), None)],
+                (Down, vec![downs(), Drain, Maint]), (Up, vec![downs(), Drain, Maint])),
+        ];
+        for Row(name, is_probed, members, by_haproxy, by_keepalived) in rows {
             let (delay_s, timeout_s, rise, fall) = (5, 1, 2, 3);
             let (probe, on_marked_down) = (Probe::Tcp, OnMarkedDown::Keep);
             let monitor = Monitor { probe, delay_s, timeout_s, rise, fall, on_marked_down };
-            let monitor = Some(monitor);
-            understood::Pool { monitor, ..pool(members) }
+            let mut pool = pool(Vec::new());
+            pool.monitor = is_probed.then_some(monitor);
+            let mut standings = Standings::new();
+            for (at, (member, is)) in members.into_iter().enumerate() {
+                let id = format!("m{at}");
+                let thresholds = Thresholds { rise, fall };
+                standings.extend(
+                    is.map(|member| {
+                        (("p".to_owned(), id.clone()), Standing { member, thresholds })
+                    }),
+                );
+                pool.members.push(understood::Member { id, ..member });
+            }
+            for (protocol, want) in [
+                (Protocol::Tcp, by_haproxy),
+                (Protocol::Udp, by_keepalived.clone()),
+                (Protocol::Sctp, by_keepalived),
+            ] {
+                let got = pool_of_packets(&pool, protocol, &standings).expect("it is enabled");
+                let got = (got.status, got.members.into_values().collect::<Vec<_>>());
+                assert_eq!(got, want, "{name}, {protocol}");
+                let disabled = understood::Pool { enabled: false, ..pool.clone() };
+                assert_eq!(pool_of_packets(&disabled, protocol, &standings), None, "{name}");
+            }
+        }
+    }
+
+    /// What HAProxy, and the stock agent of keepalived, made of members that stood like this.
+    #[test]
+    fn edges_24_25_27_30_recorded_pools() {
+        use health::Member::{Down, Up};
+        type Stands = Option<health::Member>;
+        let thresholds = Thresholds { rise: 2, fall: 3 };
+        let of_tcp = [(1, false), (1, false), (0, false), (1, false), (1, true)];
+        let ids = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let tcp_ids =
+            ids("4e2ce52c-8e22-53a8-a200-e35e124b1fb7 10797f0c-a06a-5045-80bb-dc49fa986a02 \
+             b3c2200a-fb20-55a5-8c88-b33e02bd7ed1 7db97696-1d41-5269-b69d-30cc64509f06 \
+             4b1bf36e-2466-5805-aa07-5ca2ad9d33cf");
+        let vector = |name: &str| -> serde_json::Value {
+            let vectors = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+            let path = vectors.join("../tests/vectors/heartbeat_build").join(name);
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
         };
-        type Row = (&'static str, understood::Pool, Option<(PoolStatus, Vec<MemberStatus>)>);
-        let rows: [Row; 8] = [
-            ("no member", pool(vec![]), Some((Up, vec![]))),
-            ("not probed", pool(vec![member("m", 1)]), Some((Up, vec![NoCheck]))),
-            ("probed by nobody yet", probed(vec![member("m", 1)]), Some((Up, vec![Restarting]))),
-            ("disabled", pool(vec![disabled("m")]), Some((Down, vec![Maint]))),
-            ("disabled and probed", probed(vec![disabled("m")]), Some((Down, vec![Maint]))),
-            ("weight 0", pool(vec![member("m", 0)]), Some((Down, vec![NoCheck]))),
+        let tcp_pool = || {
+            let (probe, on_marked_down) = (Probe::Tcp, OnMarkedDown::Keep);
+            let (delay_s, timeout_s, rise, fall) = (1, 4, 2, 3);
+            let monitor = Monitor { probe, delay_s, timeout_s, rise, fall, on_marked_down };
+            let members =
+                tcp_ids.iter().zip(of_tcp).enumerate().map(|(at, (id, (weight, backup)))| {
+                    let mut member = understood::Member { enabled: at != 3, ..member(id, weight) };
+                    member.server.iter_mut().for_each(|server| server.backup = backup);
+                    member
+                });
+            let id = "3aaa149b-3584-58ce-beeb-3e03e989e425".to_owned();
+            understood::Pool { id, monitor: Some(monitor), ..pool(members.collect()) }
+        };
+        let udp_pool = || {
+            let text = vector("05_udp_listener.json")["lvs_conf"].as_str().unwrap().to_owned();
+            let config = agent_api::lvs::parse(&text, &agent_api::Paths::default()).unwrap();
+            config.listener().unwrap().pools.remove(0)
+        };
+        // The first to be checked was well already when it was looked at.
+        let just_started =
+            [Some(Up { failed: 0 }), Some(Up { failed: 2 }), Some(Up { failed: 2 }), None];
+        let tcp_later =
+            [Some(Up { failed: 0 }), Some(Down { passed: 0 }), Some(Up { failed: 0 }), None];
+        let rows: [(&str, understood::Pool, Protocol, Vec<Stands>); 4] = [
             (
-                "one that is usable",
-                pool(vec![disabled("a"), member("b", 0), member("c", 1)]),
-                Some((Up, vec![Maint, NoCheck, NoCheck])),
+                "01_just_started.json",
+                tcp_pool(),
+                Protocol::Tcp,
+                [&just_started[..], &[Some(Up { failed: 2 })]].concat(),
             ),
             (
-                "a disabled pool",
-                understood::Pool { enabled: false, ..pool(vec![member("m", 1)]) },
-                None,
+                "02_traffic.json",
+                tcp_pool(),
+                Protocol::Tcp,
+                [&tcp_later[..], &[Some(Up { failed: 0 })]].concat(),
+            ),
+            (
+                "05_udp_listener.json",
+                udp_pool(),
+                Protocol::Udp,
+                vec![
+                    Some(Up { failed: 0 }),
+                    Some(Up { failed: 0 }),
+                    None,
+                    Some(Down { passed: 0 }),
+                ],
+            ),
+            (
+                "06_udp_config_newer_than_checker.json",
+                udp_pool(),
+                Protocol::Udp,
+                vec![Some(Up { failed: 0 }), Some(Up { failed: 0 }), None, None],
             ),
         ];
-        for (name, pool, want) in rows {
-            let got = pool_of_packets(&pool, &Standings::new());
-            let got = got.map(|it| (it.status, it.members.into_values().collect::<Vec<_>>()));
-            assert_eq!(got, want, "{name}");
+        for (name, pool, protocol, stands) in rows {
+            let members = pool.members.iter().zip(stands);
+            let standings = members.filter_map(|(member, stands)| {
+                let standing = Standing { member: stands?, thresholds };
+                Some(((pool.id.clone(), member.id.clone()), standing))
+            });
+            let said = pool_of_packets(&pool, protocol, &standings.collect());
+            let recorded = vector(name)["message"]["pools"].as_object().unwrap().clone();
+            let recorded = recorded.into_iter().find(|(key, _)| key.starts_with(&pool.id));
+            assert_eq!(serde_json::to_value(said).unwrap(), recorded.unwrap().1, "{name}");
         }
     }
 

@@ -81,7 +81,11 @@ impl Balancer {
                 let who = if member.enabled { "its pool" } else { "it" };
                 (State::Disabled, Some(format!("{who} is disabled")))
             }
-            (Some(_), _) => (State::Down, unreachable()),
+            (Some(member), Some(pool)) => {
+                let ill = || self.down.get(&(pool.id.clone(), member.id.clone())).cloned();
+                (State::Down, unreachable().or_else(ill))
+            }
+            (Some(_), None) => (State::Down, unreachable()),
             (None, _) => (State::Leaving, None),
         };
         let text = |part: Option<&String>| part.cloned().unwrap_or_else(|| "?".to_owned());

@@ -13,7 +13,8 @@ use agent_api::{Monitor, durable};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::member::Member;
+use super::Standings;
+use super::member::{Member, Standing};
 use super::target::{Manner, Target};
 use crate::volatile;
 
@@ -58,6 +59,17 @@ impl Kept {
         let pool = self.0.get(pool).filter(|pool| pool.manner == target.manner)?;
         let probe = &target.monitor.probe;
         pool.members.get(id).filter(|it| it.at == target.at && pool.monitor.probe == *probe)
+    }
+
+    pub fn standings(&self) -> Standings {
+        let pools = self.0.iter().flat_map(|(pool, kept)| {
+            let thresholds = kept.manner.thresholds(&kept.monitor);
+            let members = kept.members.iter();
+            members.map(move |(id, kept)| {
+                ((pool.clone(), id.clone()), Standing { member: kept.member, thresholds })
+            })
+        });
+        pools.collect()
     }
 
     /// Nothing where there is no file, or none that is understood: then all members begin anew.

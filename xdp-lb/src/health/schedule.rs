@@ -351,7 +351,8 @@ member = [
     #[test]
     fn edge_27_results_turn_members() {
         // Rise 2, fall 3.
-        let rows: [(&str, &str, &[bool], Member, &[Member]); 8] = [
+        type Row<'a> = (&'a str, &'a str, &'a [bool], Member, &'a [Member]);
+        let rows: [Row<'_>; 8] = [
             ("TCP: the first failure", "t1", &[BAD], up(2), &[down(0)]),
             ("TCP: the first success", "t1", &[OK], up(2), &[up(0)]),
             ("TCP: of weight 0", "t2", &[BAD, OK], up(2), &[down(0), down(1)]),
@@ -649,7 +650,8 @@ member = [
         };
         // Rise and fall, results, rise and fall from then on, where it stands, and after a failure and
         // after a success.
-        let rows: [((u16, u16), &[bool], (u16, u16), Member, Member, Member); 5] = [
+        type Row<'a> = ((u16, u16), &'a [bool], (u16, u16), Member, Member, Member);
+        let rows: [Row<'_>; 5] = [
             ((2, 5), &[OK, BAD, BAD, BAD, BAD], (2, 2), up(1), down(0), up(0)),
             ((2, 5), &[OK, BAD], (2, 9), up(1), up(2), up(0)),
             ((9, 3), &[BAD, OK, OK, OK], (2, 3), down(1), down(0), up(0)),

@@ -98,10 +98,16 @@ impl Target {
     }
 
     pub fn thresholds(&self) -> Thresholds {
-        let Monitor { rise, fall, .. } = *self.monitor;
-        match self.manner {
-            Manner::Haproxy => Thresholds { rise, fall },
-            Manner::Keepalived => Thresholds { rise: 1, fall: fall.saturating_add(1) },
+        self.manner.thresholds(&self.monitor)
+    }
+}
+
+impl Manner {
+    pub fn thresholds(self, monitor: &Monitor) -> Thresholds {
+        let Monitor { rise, fall, .. } = *monitor;
+        match self {
+            Self::Haproxy => Thresholds { rise, fall },
+            Self::Keepalived => Thresholds { rise: 1, fall: fall.saturating_add(1) },
         }
     }
 }
