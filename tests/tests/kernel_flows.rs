@@ -9,6 +9,8 @@ mod frames;
 #[allow(dead_code, reason = "as above")]
 #[path = "frames/kernel.rs"]
 mod kernel;
+#[path = "frames/mapped.rs"]
+mod mapped;
 #[allow(dead_code, reason = "as above")]
 #[path = "frames/sockets.rs"]
 mod sockets;

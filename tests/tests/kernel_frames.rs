@@ -4,6 +4,8 @@
 mod frames;
 #[path = "frames/kernel.rs"]
 mod kernel;
+#[path = "frames/mapped.rs"]
+mod mapped;
 #[path = "frames/sockets.rs"]
 mod sockets;
 

@@ -57,6 +57,9 @@ impl State {
     pub const MEMBER_FIN: u32 = 1 << 6;
     /// Reset, or finished both ways. No longer counted; may be evicted.
     pub const CLOSED: u32 = 1 << 7;
+    /// Closed by the control program, since the member was taken out: both ends are told so when they
+    /// say something.
+    pub const RESET: u32 = 1 << 8;
     const GENERATION: u32 = 0xffff << 16;
 
     #[inline(always)]

@@ -204,6 +204,10 @@ fn carry<F: Routed, T: Tables>(
     if !met.state.same_flow(State(met.slot.state().load())) {
         return Err(Reason::Contended);
     }
+    if met.state.has(State::RESET) {
+        let answers = segment.flags & RST == 0;
+        return Err(if answers { Reason::NoMember } else { Reason::NotAnOpening });
+    }
     let now_s = tables.now_s();
     if met.slot.seen_s().load() != now_s {
         met.slot.seen_s().store(now_s);

@@ -61,7 +61,7 @@ reasons! {
     NetworkRefused => Drop,
     /// Over the listener's connection limit.
     LimitReached => Drop,
-    /// The listener has no usable member.
+    /// The listener has no usable member, or the connection's was taken out, and its connections with it.
     NoMember => Answer,
     /// Every slot the flow may live in holds a live flow.
     TableFull => Drop,

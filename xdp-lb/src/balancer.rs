@@ -12,7 +12,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent_api::{Desired, Name};
+use agent_api::{Desired, Name, OnMarkedDown};
 use aya::maps::MapError;
 use nix::time::{ClockId, clock_gettime};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout_at};
@@ -27,8 +27,9 @@ use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
 use crate::observe::stats::{Stats, stats};
 use crate::plan::{Change, plan};
 use crate::record::{Beside, Counted, Record};
+use crate::reset::reset;
 use crate::sweep::{PASS_S, Sweep};
-use crate::tables::{self, Hop, Tables, World, compile};
+use crate::tables::{self, BackendName, Hop, Tables, World, compile};
 pub use ports::Interfaces;
 use ports::Ports;
 
@@ -234,12 +235,39 @@ impl Balancer {
         self.health.changed().await;
     }
 
-    /// Brings what members' probes have found into the maps.
+    /// Brings what members' probes have found into the maps, and ends the flows of those who went down,
+    /// where that is asked for.
     pub fn turn(&mut self) {
         let turned = self.health.turned();
-        if !turned.is_empty() {
-            self.try_reconcile();
+        if turned.is_empty() {
+            return;
         }
+        // First, so that no flow is opened to them meanwhile.
+        self.try_reconcile();
+        let resets = turned.into_iter().filter(|it| it.on_marked_down == OnMarkedDown::Reset);
+        let members: BTreeSet<_> = resets.map(|turned| turned.name).collect();
+        let down = |name: &BackendName| {
+            let name = (name.pool.clone(), name.member.clone());
+            members.contains(&name) && self.down.contains_key(&name)
+        };
+        let named = self.actual.iter().flat_map(|tables| &tables.names.backends);
+        let backends: BTreeSet<u32> = named
+            .filter(|(id, name)| self.load(**id) > 0 && down(name))
+            .map(|(id, _)| *id)
+            .collect();
+        if !backends.is_empty() {
+            self.reset(&backends);
+        }
+    }
+
+    fn reset(&mut self, backends: &BTreeSet<u32>) {
+        let mapped = match self.flows.take().map_or_else(|| self.kernel.maps.map_flows(), Ok) {
+            Ok(mapped) => mapped,
+            Err(error) => return warn!("{error}; flows of members that are down go on"),
+        };
+        let ended = reset(&self.kernel.maps.table(&mapped), backends);
+        info!("{ended} flows of members that are down are reset");
+        self.flows = Some(mapped);
     }
 
     /// Looks at the network, and does what follows.
@@ -401,8 +429,12 @@ impl Balancer {
 
     /// Whether a flow still names a backend.
     fn busy(&self, id: u32) -> bool {
-        let load = self.kernel.maps.backend_load.get(id as usize);
-        load.is_some_and(|load| load.0.load() > 0) || self.sweep.may_name(id)
+        self.load(id) > 0 || self.sweep.may_name(id)
+    }
+
+    /// Connections of a backend.
+    fn load(&self, id: u32) -> u32 {
+        self.kernel.maps.backend_load.get(id as usize).map_or(0, |load| load.0.load())
     }
 
     /// Whether a backend that left the document could be freed.

@@ -23,6 +23,7 @@ pub mod observe;
 pub mod plan;
 pub mod plug;
 pub mod record;
+pub mod reset;
 pub mod ring;
 pub mod run;
 pub mod sweep;

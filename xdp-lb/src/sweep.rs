@@ -186,7 +186,7 @@ impl Sweep {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use xdp_lb_ebpf::family::{Key, Nat};
     use xdp_lb_ebpf::flows::Absent;
@@ -196,7 +196,7 @@ mod tests {
     const IDLE_S: u32 = 50;
 
     /// A connection of backend 0, counted, `age_s` old; the indexes of both entries.
-    fn connection(tables: &Memory, port: u16, proto: u8, flags: u32, age_s: u32) -> (u32, u32) {
+    pub fn connection(tables: &Memory, port: u16, proto: u8, flags: u32, age_s: u32) -> (u32, u32) {
         let key = Key {
             src: [10, 0, 0, 1],
             dst: [10, 0, 0, 2],

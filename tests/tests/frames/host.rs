@@ -1,5 +1,8 @@
 //! The path on the host, behind the same shell as the XDP hook's.
 
+use std::collections::BTreeSet;
+
+use xdp_lb::reset::reset;
 use xdp_lb_ebpf::abi::{Backend, Listener, ListenerKey, NetworkKey};
 use xdp_lb_ebpf::family::Key;
 use xdp_lb_ebpf::memory::Memory;
@@ -76,6 +79,9 @@ impl Machine for Host {
     }
     fn set_network(&mut self, bits: u32, network: &NetworkKey) {
         self.0.networks.push((bits, *network));
+    }
+    fn end_flows(&mut self, backends: &BTreeSet<u32>) {
+        reset(&self.0, backends);
     }
     fn open_socket(&mut self, flow: &Flow, held: Held) {
         if held == Held::Listening {

@@ -1,5 +1,6 @@
 //! The path in the kernel: the object, on maps of its own, run by `BPF_PROG_TEST_RUN`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
@@ -13,6 +14,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Uid;
 use socket2::Socket;
+use xdp_lb::reset::reset;
 use xdp_lb_ebpf::Reason;
 use xdp_lb_ebpf::abi::{Backend, Listener, ListenerKey, NetworkKey};
 use zerocopy::transmute;
@@ -21,6 +23,7 @@ use super::frames::frame::Mac;
 use super::frames::world::{
     Flow, Held, INTERFACES, Machine, Outcome, SEEDS, SERVICES, SOURCE_PORTS, Verdict,
 };
+use super::mapped::MappedFlows;
 use super::sockets;
 
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/xdp-lb.bpf.o");
@@ -212,6 +215,9 @@ impl Machine for Kernel {
         let mut networks: LpmTrie<_, [u8; size_of::<NetworkKey>()], u32> =
             self.object.map_mut("NETWORKS").unwrap().try_into().unwrap();
         networks.insert(&lpm_trie::Key::new(bits, key), 1, 0).unwrap();
+    }
+    fn end_flows(&mut self, backends: &BTreeSet<u32>) {
+        reset(&MappedFlows::of(&self.object), backends);
     }
     fn open_socket(&mut self, flow: &Flow, held: Held) {
         self.sockets.extend(sockets::open(flow, held));

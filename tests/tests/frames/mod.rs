@@ -38,6 +38,8 @@ pub enum Step {
     Member(u16, u8, u16, u32),
     /// The members of a service that take new flows.
     Ring(u16, &'static [u8]),
+    /// The flows of a service's member are ended.
+    Reset(u16, u8),
     /// A service is no longer ours.
     Withdrawn(u16),
     /// A local socket has the connection, its own end at the VIP.
@@ -48,7 +50,9 @@ impl Step {
     fn changes_the_world(&self) -> bool {
         match self {
             Self::Member(..) | Self::Ring(..) | Self::Withdrawn(_) => true,
-            Self::Sent(_) | Self::Lost(_) | Self::After(_) | Self::Socket(..) => false,
+            Self::Sent(_) | Self::Lost(_) | Self::After(_) | Self::Reset(..) | Self::Socket(..) => {
+                false
+            }
         }
     }
 }
@@ -154,6 +158,7 @@ impl Row {
             Step::Member(port, member, flags, epoch) => {
                 world::set_member(machine, *port, *member, *flags, *epoch);
             }
+            Step::Reset(port, member) => world::reset(machine, *port, *member),
             Step::Ring(port, members) => world::set_ring(machine, *port, members),
             Step::Withdrawn(port) => world::withdraw(machine, *port),
             Step::Socket(flow, held) => machine.open_socket(flow, *held),

@@ -9,6 +9,7 @@ mod local;
 mod malformed;
 mod ports;
 mod refused;
+mod reset;
 mod select;
 mod truncated;
 
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Row> {
         select::rows(),
         limits::rows(),
         refused::rows(),
+        reset::rows(),
         icmp::rows(),
         fragments::rows(),
         foreign::rows(),

@@ -3,6 +3,7 @@
 //! Clients and their router are behind [`WAN`], members behind [`LAN`]. A service is a listener for
 //! each protocol, at two VIPs of both families; its port names it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use xdp_lb_ebpf::Reason;
@@ -219,6 +220,7 @@ pub trait Machine {
     fn set_ring(&mut self, at: u32, backend: u32);
     fn set_backend(&mut self, id: u32, backend: &Backend);
     fn set_network(&mut self, bits: u32, network: &NetworkKey);
+    fn end_flows(&mut self, backends: &BTreeSet<u32>);
     fn open_socket(&mut self, flow: &Flow, held: Held);
     fn send(&mut self, by: u32, frame: &[u8]) -> Outcome;
 }
@@ -270,6 +272,11 @@ pub fn set_member(machine: &mut dyn Machine, port: u16, member: u8, flags: u16, 
         };
         machine.set_backend(backend_id(port, family, member), &backend);
     }
+}
+
+/// Ends the flows of a member in both families.
+pub fn reset(machine: &mut dyn Machine, port: u16, member: u8) {
+    machine.end_flows(&FAMILIES.map(|family| backend_id(port, family, member)).into());
 }
 
 /// Sets who takes new flows, in both families, and with it the listener at all its addresses.

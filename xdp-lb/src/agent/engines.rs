@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use agent_api::amphora::{Haproxy, Wanted};
 use agent_api::rules::Rule;
 use agent_api::understood::{Engine, Listener, Protocol};
-use agent_api::{Desired, IpNet, Name};
+use agent_api::{Desired, IpNet, Name, OnMarkedDown};
 use ipnet::Ipv4Net;
 
 use crate::balancer::Serving;
@@ -17,13 +17,15 @@ use crate::record::Beside;
 /// one alone is served, and told of in heartbeats, and lets in nobody.
 const NOBODY: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 32));
 
-/// What can forward, and whom it may let in.
+/// What can forward, whom it may let in, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Means<'a> {
     /// Why the packet path cannot be where the VIPs are, if so.
     pub broken: Option<&'a str>,
     /// The rules of a VIP that no security group guards; where none have come yet, nobody is let in.
     pub guarded: Option<&'a [Rule]>,
+    /// What becomes of the flows of members that are down.
+    pub on_marked_down: OnMarkedDown,
 }
 
 /// A division of all listeners.
@@ -53,6 +55,9 @@ impl Engines {
                 let allowed = guard::allowed(rules, listener.protocol, listener.port);
                 listener.allowed_networks = allowed.unwrap_or_else(|| vec![NOBODY]);
             }
+        }
+        for monitor in desired.pools.iter_mut().filter_map(|pool| pool.monitor.as_mut()) {
+            monitor.on_marked_down = means.on_marked_down;
         }
         let forwarded: BTreeSet<&str> = desired.listeners.iter().map(|it| &it.id[..]).collect();
         // Without a VIP there is nothing to serve: it is disabled, or its load balancer is.
@@ -228,7 +233,11 @@ mod tests {
             ),
         ];
         for (case, broken, guarded, served, others) in cases {
-            let engines = Engines::of(&wanted(), &name(), Means { broken, guarded });
+            let engines = Engines::of(
+                &wanted(),
+                &name(),
+                Means { broken, guarded, on_marked_down: OnMarkedDown::Keep },
+            );
             let listeners = engines.serving.desired.listeners.iter();
             let got: Vec<(&str, &[IpNet])> =
                 listeners.map(|it| (&it.id[..], &it.allowed_networks[..])).collect();
@@ -249,7 +258,7 @@ mod tests {
 
     #[test]
     fn nothing_wanted_is_nothing_served() {
-        let means = Means { broken: None, guarded: None };
+        let means = Means { broken: None, guarded: None, on_marked_down: OnMarkedDown::Keep };
         let engines = Engines::of(&Wanted::default(), &name(), means);
         let (listeners, pools) = (Vec::new(), Vec::new());
         let desired = Desired { name: name(), listeners, pools };
@@ -295,7 +304,7 @@ mod tests {
         ];
         let ids = |numbers: &[u32]| numbers.iter().copied().map(id).collect::<BTreeSet<_>>();
         for (row, own, more, want) in rows {
-            let means = Means { broken: None, guarded: None };
+            let means = Means { broken: None, guarded: None, on_marked_down: OnMarkedDown::Keep };
             let none = Engines::of(&Wanted::default(), &name(), means);
             let engines = Engines { haproxy: ids(own), ..none };
             let parts = engines.parts(&wanted, &ids(more));
