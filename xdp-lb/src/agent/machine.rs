@@ -20,7 +20,7 @@ use agent_api::config::Topology;
 use agent_api::document::Plugs;
 use agent_api::plug::VipPlug;
 use agent_api::rules::Rule;
-use agent_api::{AgentConfig, OnMarkedDown, Paths, durable};
+use agent_api::{AgentConfig, Paths, durable};
 use tokio::sync::{Mutex, MutexGuard, OnceCell, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
@@ -315,8 +315,7 @@ impl Machine {
         broken: Option<&str>,
     ) -> Result<(), Failed> {
         let name = self.config.borrow().amphora_id.clone();
-        // The agent's option of this name, once it has one.
-        let on_marked_down = OnMarkedDown::default();
+        let on_marked_down = self.config.borrow().on_marked_down;
         let means = Means { broken, guarded: state.guarded(), on_marked_down };
         let engines = Engines::of(&state.wanted, &name, means);
         self.find_haproxies(state, inside)?;

@@ -1,53 +1,81 @@
-//! One probe of a member.
+//! One probe of one member: what is sent to it, and whether what comes back says that it is well.
+//!
+//! Everything that a member sends is hostile input: what is read of it is bounded in bytes, packets
+//! and time, and never kept but for a few bytes in a [`Failure`].
+
+mod datagram;
+mod failure;
+mod http;
+mod ping;
+
+mod sctp;
+mod tcp;
+mod tls;
+mod udp_connect;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use agent_api::Probe;
-use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::TcpSocket;
-use tokio::time::timeout;
 
-/// What probes share; made once, on the thread that makes them.
-#[derive(Debug)]
-pub struct Prober(());
+pub use failure::{Failure, Seen};
 
-/// How long a probe may take.
+use sctp::Sctp;
+use tls::Tls;
+
+/// What probes share. Each has a socket of its own, which the kernel lets hear one member only, so that
+/// none can drown another's answers.
+///
+/// Sockets belong to the network namespace of the thread that makes them: make this on the thread that
+/// probes, and probe on that thread. Needs a runtime with IO and time; PING and SCTP, `CAP_NET_RAW`.
+pub struct Prober {
+    tls: Tls,
+    sctp: Sctp,
+}
+
+/// How long a member may take.
+///
+/// PING, UDP-CONNECT and SCTP have nothing to connect; for them `read` is all there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// Until the connection is there.
+    /// For the connection, and for HTTPS the TLS handshake as well. HAProxy: the smaller of
+    /// `timeout connect` and `inter`.
     pub connect: Duration,
-    /// From then on, until the answer.
+    /// For all that comes after it, in addition. HAProxy: `timeout check`.
     pub read: Duration,
 }
 
-/// Why a probe failed, for an operator.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Failure(String);
-
 impl Prober {
+    /// Fails where OpenSSL has no TLS to offer, or no port is left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(()))
+        Ok(Self { tls: Tls::new()?, sctp: Sctp::new()? })
     }
 
+    /// Probes once. From which address is the kernel's choice, by route: that of the port.
     pub async fn probe(
         &self,
-        _what: &Probe,
+        what: &Probe,
         at: SocketAddr,
         patience: Patience,
     ) -> Result<(), Failure> {
-        let failed = |error: io::Error| Failure(error.to_string());
-        let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-        let socket = socket.map_err(failed)?;
-        let stream = match timeout(patience.connect, socket.connect(at)).await {
-            Ok(connected) => connected.map_err(failed)?,
-            Err(_) => return Err(Failure("no connection in time".to_owned())),
-        };
-        // Closed by a reset: no port is kept for what is over.
-        let reset = libc::linger { l_onoff: 1, l_linger: 0 };
-        setsockopt(&stream, sockopt::Linger, &reset).map_err(|errno| failed(errno.into()))
+        match what {
+            Probe::Tcp => tcp::connect(at, patience.connect).await.map(drop),
+            Probe::TlsHello => {
+                let stream = tcp::connect(at, patience.connect).await?;
+                self.tls.hello(stream, patience.read).await
+            }
+            Probe::Http(request) => {
+                let stream = tcp::connect(at, patience.connect).await?;
+                http::ask(stream, request, patience.read).await
+            }
+            Probe::Https(request) => {
+                let stream = self.tls.connect(at, patience.connect).await?;
+                http::ask(stream, request, patience.read).await
+            }
+            Probe::Ping => ping::echo(at, patience.read).await,
+            Probe::UdpConnect => udp_connect::knock(at, patience.read).await,
+            Probe::Sctp => self.sctp.init(at, patience.read).await,
+        }
     }
 }
