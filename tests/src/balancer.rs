@@ -37,9 +37,10 @@ pub struct Listener<'a> {
     /// Members on port 80 of both addresses, and their weights.
     pub members: Vec<(&'a Host, u16)>,
     pub algorithm: &'a str,
-    /// More lines of its table, and of its pool's: `connection_limit = 5`.
+    /// More lines of its table, of its pool's and of each member's: `connection_limit = 5`.
     pub listener: &'a str,
     pub pool: &'a str,
+    pub member: &'a str,
 }
 
 impl<'a> Listener<'a> {
@@ -51,11 +52,20 @@ impl<'a> Listener<'a> {
         members: impl IntoIterator<Item = &'a Host>,
     ) -> Self {
         let members = members.into_iter().map(|host| (host, 1)).collect();
-        Self { id, protocol, port, members, algorithm: "round_robin", listener: "", pool: "" }
+        Self {
+            id,
+            protocol,
+            port,
+            members,
+            algorithm: "round_robin",
+            listener: "",
+            pool: "",
+            member: "",
+        }
     }
 
     fn text(&self, lab: &Lab) -> String {
-        let Self { id, protocol, port, members, algorithm, listener, pool } = self;
+        let Self { id, protocol, port, members, algorithm, listener, pool, member } = self;
         let [v4, v6] = FAMILIES.map(|(family, _)| lab.vip(family, 0).ip());
         let mut text = format!(
             "[[listener]]\nid = \"{id}\"\nvips = [\"{v4}\", \"{v6}\"]\nport = {port}\n\
@@ -69,7 +79,7 @@ impl<'a> Listener<'a> {
                 let _ = write!(
                     text,
                     "[[pool.member]]\nid = \"{id}-{name}-{suffix}\"\naddress = \"{ip}\"\n\
-                     port = 80\nweight = {weight}\n"
+                     port = 80\nweight = {weight}\n{member}\n"
                 );
             }
         }

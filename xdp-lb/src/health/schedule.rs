@@ -169,6 +169,14 @@ impl Schedule {
         }
     }
 
+    /// A probe that could not be made, and says nothing of its member: it has its next turn.
+    pub fn missed(&mut self, job: &Job, now: Instant) {
+        if let Some(probed) = self.members.get(&job.name).filter(|it| it.is_at(job)) {
+            let next = probed.next(now);
+            self.plan(job.name.clone(), next);
+        }
+    }
+
     /// Nobody is at work on what is under way: it is due again.
     pub fn forget_under_way(&mut self, now: Instant) {
         let lost = self.members.iter().filter(|(_, probed)| probed.due.is_none());
@@ -712,6 +720,20 @@ member = [
             let stands = standings.get(&job.name).map(|standing| standing.member);
             assert_eq!(stands, want, "{row}");
         }
+    }
+
+    #[test]
+    fn probes_that_could_not_be_made() {
+        let mut bed = Bed::new(BOTH);
+        let (_, job) = bed.next();
+        bed.schedule.missed(&job, bed.at(1));
+        bed.schedule.missed(&job, bed.at(1));
+        assert_eq!(bed.member("t1"), up(2), "as before");
+        let turns = bed.turns(6001);
+        assert_eq!(
+            turns.iter().filter(|(id, _)| id == "t1").collect::<Vec<_>>(),
+            [&("t1".to_owned(), 6000)]
+        );
     }
 
     #[test]

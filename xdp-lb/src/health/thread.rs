@@ -26,6 +26,9 @@ const FILES: u64 = 2 * UNDER_WAY_MAX as u64;
 /// What is kept is written again this much later at the earliest.
 const KEEPING: Duration = Duration::from_millis(300);
 
+/// That probes cannot be made is told again this much later.
+const COMPLAINTS: Duration = Duration::from_secs(60);
+
 /// After what probes need could not be had.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -40,11 +43,13 @@ struct Probing<'a> {
     /// When what is kept is to be written, if it differs from what is in the file.
     keep_at: Option<Instant>,
     kept: Option<Instant>,
+    /// When it was last told that a probe could not be made.
+    complained: Option<Instant>,
 }
 
 impl<'a> Probing<'a> {
     fn new(shared: &'a Shared) -> Self {
-        Self { shared, keep_at: None, kept: None }
+        Self { shared, keep_at: None, kept: None, complained: None }
     }
 
     async fn run(mut self) {
@@ -96,8 +101,17 @@ impl<'a> Probing<'a> {
     }
 
     fn note(&mut self, job: &Job, result: Result<(), Failure>) {
-        let result = result.map_err(|failure| failure.to_string());
         let now = Instant::now().into_std();
+        // Of this machine alone: HAProxy does not count it either.
+        let ours = result.as_ref().err().filter(|failure| failure.is_ours());
+        if let Some(failure) = ours {
+            if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINTS) {
+                self.complained = Some(Instant::now());
+                warn!("{failure}: where that is so, members count as what they were");
+            }
+            return self.shared.schedule().missed(job, now);
+        }
+        let result = result.map_err(|failure| failure.to_string());
         // The owner never sees one without the other.
         let changed = self.shared.schedule().result(job, result, now);
         match changed {
