@@ -10,6 +10,7 @@ mod heart;
 mod journal;
 mod machine;
 mod message;
+mod pools;
 
 use std::io;
 use std::net::SocketAddr;
