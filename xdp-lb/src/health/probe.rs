@@ -24,11 +24,12 @@ pub use failure::{Failure, Seen};
 use sctp::Sctp;
 use tls::Tls;
 
-/// What probes share. Each has a socket of its own, which the kernel lets hear one member only, so that
-/// none can drown another's answers.
+/// What probes share. Each has a socket of its own, which the kernel lets hear one member only, so
+/// that none can drown another's answers.
 ///
-/// Sockets belong to the network namespace of the thread that makes them: make this on the thread that
-/// probes, and probe on that thread. Needs a runtime with IO and time; PING and SCTP, `CAP_NET_RAW`.
+/// Sockets belong to the network namespace of the thread that makes them: make this on the thread
+/// that probes, and probe on that thread. Needs a runtime with IO and time; PING and SCTP,
+/// `CAP_NET_RAW`.
 pub struct Prober {
     tls: Tls,
     sctp: Sctp,

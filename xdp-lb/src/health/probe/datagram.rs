@@ -15,11 +15,11 @@ use tokio::time::timeout;
 
 use super::failure::Failure;
 
-/// Bytes of a packet that are looked at: an IPv4 header of any length, and what ICMP and SCTP put at
-/// their beginnings.
+/// Bytes of a packet that are looked at: an IPv4 header of any length, and what ICMP and SCTP put
+/// at their beginnings.
 const BYTES_MAX: usize = 128;
-/// Packets that are looked at for one answer. Others come only from a member that sends them unasked,
-/// or to another program of this machine that probes it too.
+/// Packets that are looked at for one answer. Others come only from a member that sends them
+/// unasked, or to another program of this machine that probes it too.
 const PACKETS_MAX: usize = 64;
 /// What ICMP reports makes a socket no more readable.
 const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
@@ -45,8 +45,8 @@ impl Datagrams {
         };
         told.map_err(|errno| Failure::Ours { call: "IP_RECVERR", errno })?;
         socket.connect(&to.into()).map_err(|error| Failure::met("connect", &error))?;
-        // SAFETY: a `Socket` is one descriptor, open until it is dropped, and nothing takes it out of the
-        // `AsyncFd`.
+        // SAFETY: a `Socket` is one descriptor, open until it is dropped, and nothing takes it out
+        // of the `AsyncFd`.
         let socket = unsafe { AsyncFd::register_with_interest(socket, HEARD) };
         let socket = socket.map_err(|error| Failure::ours("epoll", &error.into()))?;
         Ok(Self { socket, has_header: kind == Type::RAW && to.is_ipv4() })
@@ -56,8 +56,8 @@ impl Datagrams {
         self.socket.get_ref().send(packet).map(drop)
     }
 
-    /// Waits for a datagram, of which `read` makes something of the first bytes; or for an error that
-    /// ICMP reports.
+    /// Waits for a datagram, of which `read` makes something of the first bytes; or for an error
+    /// that ICMP reports.
     pub async fn recv<T>(&self, mut read: impl FnMut(&[u8]) -> T) -> io::Result<T> {
         let mut bytes = [0; BYTES_MAX];
         let heard = |mut socket: &Socket| socket.read(&mut bytes);

@@ -6,6 +6,8 @@ use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use openssl::error::ErrorStack;
+use openssl::ssl;
 
 /// What was seen instead of what is expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +17,8 @@ pub enum Failure {
     /// By ICMP, or as the routes and neighbours of this machine have it.
     #[error("{0} unreachable")]
     Unreachable(&'static str),
+    #[error("administratively prohibited")]
+    Prohibited,
     #[error("no {awaited} within {within:?}")]
     Late { awaited: &'static str, within: Duration },
     #[error("the connection was reset after {received} bytes")]
@@ -23,7 +27,8 @@ pub enum Failure {
     Closed { received: usize },
     #[error("an answer that is no {protocol}: {seen}")]
     Garbage { protocol: &'static str, seen: Seen },
-    #[error("the TLS handshake failed: {0}")]
+    /// In OpenSSL's words: "wrong version number" is no TLS at all.
+    #[error("TLS: {0}")]
     Tls(String),
     #[error("status {code}, and {} expected", any_of(.expected))]
     Status { code: u16, expected: BTreeSet<u16> },
@@ -53,19 +58,40 @@ impl Failure {
         Self::Garbage { protocol, seen: Seen::of(answer) }
     }
 
+    /// Of a stream, of which so many bytes had come before it.
+    pub(super) fn after(self, bytes: usize) -> Self {
+        match self {
+            Self::Reset { .. } => Self::Reset { received: bytes },
+            Self::Closed { .. } => Self::Closed { received: bytes },
+            other => other,
+        }
+    }
+
     /// A socket that could not be made.
     pub(super) fn ours(call: &'static str, error: &io::Error) -> Self {
         Self::Ours { call, errno: errno(error) }
     }
 
+    pub(super) fn tls(errors: &ErrorStack) -> Self {
+        let reason = errors.errors().iter().find_map(|error| error.reason());
+        Self::Tls(reason.unwrap_or("an error without a reason").to_owned())
+    }
+
     /// What a connection, or a datagram on its way, met.
     pub(super) fn met(call: &'static str, error: &io::Error) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ssl::Error>());
+        if let Some(inner) = inner {
+            // Without errors, it is the end of the connection that was not expected.
+            return inner.ssl_error().map_or(Self::Closed { received: 0 }, Self::tls);
+        }
         match errno(error) {
             Errno::ECONNREFUSED => Self::Refused,
             Errno::ECONNRESET | Errno::EPIPE => Self::Reset { received: 0 },
             Errno::EHOSTUNREACH => Self::Unreachable("host"),
             Errno::ENETUNREACH => Self::Unreachable("network"),
-            Errno::ENOPROTOOPT => Self::Unreachable("protocol"),
+            Errno::EACCES => Self::Prohibited,
+            // As ICMP and as ICMPv6 have it.
+            Errno::ENOPROTOOPT | Errno::EPROTO => Self::Unreachable("protocol"),
             errno @ (Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => Self::Ours { call, errno },
             errno => Self::Network { call, errno },
         }

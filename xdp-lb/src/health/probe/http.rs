@@ -11,8 +11,8 @@ use super::failure::Failure;
 /// Bytes of a status line. The longest reason that a standard has is 31.
 const LINE_BYTES_MAX: usize = 512;
 
-/// Asks, and passes with any of the codes. The first status line decides, also one of 1xx, as it does
-/// with HAProxy 2.6 (seen: "wrong status, code: 100"); what comes behind it is not read.
+/// Asks, and passes with any of the codes. The first status line decides, also one of 1xx, as it
+/// does with HAProxy 2.6 (seen: "wrong status, code: 100"); what comes behind it is not read.
 pub async fn ask<S>(mut stream: S, probe: &HttpProbe, patience: Duration) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -28,12 +28,7 @@ where
                 Ok(0) if sent.is_err() => return Err(Failure::Reset { received }),
                 Ok(0) => return Err(Failure::Closed { received }),
                 Ok(more) => received += more,
-                Err(error) => {
-                    return Err(match Failure::met("read", &error) {
-                        Failure::Reset { .. } => Failure::Reset { received },
-                        other => other,
-                    });
-                }
+                Err(error) => return Err(Failure::met("read", &error).after(received)),
             }
             if let Some(code) = status(&line[..received])? {
                 return Ok(code);

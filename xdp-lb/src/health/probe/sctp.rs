@@ -26,8 +26,8 @@ impl Sctp {
         Ok(Self { port: UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))? })
     }
 
-    /// Sends an INIT. An INIT ACK passes and is answered by an ABORT, so that the member forgets it;
-    /// anything else that has our tag fails (Octavia `health_checker.py`).
+    /// Sends an INIT. An INIT ACK passes and is answered by an ABORT, so that the member forgets
+    /// it; anything else that has our tag fails (Octavia `health_checker.py`).
     pub async fn init(&self, at: SocketAddr, patience: Duration) -> Result<(), Failure> {
         let port = self.port.local_addr().map_err(|error| Failure::ours("getsockname", &error))?;
         let ends = Ends { ours: port.port(), theirs: at.port() };
@@ -61,8 +61,8 @@ impl Ends {
 
     /// The member's tag, if this is its INIT ACK; `None` if it is no answer to our INIT.
     ///
-    /// The checksum is not looked at: between virtual machines of one host the sender may have left it
-    /// to a card that there is not. The tag is as good.
+    /// The checksum is not looked at: between virtual machines of one host the sender may have left
+    /// it to a card that there is not. The tag is as good.
     fn answer(&self, packet: &[u8], tag: u32) -> Option<Result<u32, Failure>> {
         let (header, chunk) = packet.split_at_checked(HEADER_BYTES)?;
         let [theirs, ours] = [self.theirs, self.ours].map(u16::to_be_bytes);

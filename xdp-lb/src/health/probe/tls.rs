@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{HandshakeError, Ssl, SslContext, SslMethod, SslVerifyMode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, join, split};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_openssl::SslStream;
@@ -15,10 +15,16 @@ use tokio_openssl::SslStream;
 use super::failure::Failure;
 use super::tcp;
 
-/// All that OpenSSL still knows, of servers that nobody updates, but for Diffie-Hellman of the server's
-/// own making: 10,000 bits, which is what OpenSSL accepts, keep a core busy for most of a second.
+/// All that OpenSSL still knows, of servers that nobody updates, but for Diffie-Hellman of the
+/// server's own making: 10,000 bits, which is what OpenSSL accepts, keep a core busy for almost
+/// half a second.
 const CIPHERS: &str = "ALL:!kDHE:@SECLEVEL=0";
+/// Those that a server may choose, for the same reason.
 const GROUPS: &str = "X25519:P-256:P-384:P-521";
+
+/// What is read of a server, which could go on with session tickets for ever: chains of
+/// certificates may have 100 KiB with OpenSSL.
+const BYTES_MAX: u64 = 256 << 10;
 
 pub struct Tls {
     context: SslContext,
@@ -34,33 +40,36 @@ impl Tls {
         Ok(Self { context, hello })
     }
 
-    /// Connects, shakes hands, and takes any certificate. `patience` is for both, as with HAProxy 2.6
-    /// (seen: a silent server is "Layer6 timeout" after `timeout connect`). No SNI, as without
+    /// Connects, shakes hands, and takes any certificate. `patience` is for both, as with HAProxy
+    /// 2.6 (seen: a silent server is "Layer6 timeout" after `timeout connect`). No SNI, as without
     /// `check-sni`.
     pub async fn connect(
         &self,
         at: SocketAddr,
         patience: Duration,
-    ) -> Result<SslStream<TcpStream>, Failure> {
+    ) -> Result<SslStream<impl AsyncRead + AsyncWrite + Unpin>, Failure> {
         let deadline = Instant::now() + patience;
         let stream = tcp::connect(at, patience).await?;
-        let ssl = Ssl::new(&self.context).map_err(|errors| Failure::Tls(reason(&errors)))?;
-        let made = SslStream::new(ssl, stream);
-        let mut stream = made.map_err(|errors| Failure::Tls(reason(&errors)))?;
+        // Else the request waits until the handshake's last message is acknowledged.
+        stream.set_nodelay(true).map_err(|error| Failure::ours("TCP_NODELAY", &error))?;
+        let (from, to) = split(stream);
+        let bounded = join(from.take(BYTES_MAX), to);
+        let made = Ssl::new(&self.context).and_then(|ssl| SslStream::new(ssl, bounded));
+        let mut stream = made.map_err(|errors| Failure::tls(&errors))?;
         match timeout_at(deadline, Pin::new(&mut stream).connect()).await {
             Ok(Ok(())) => Ok(stream),
-            Ok(Err(error)) => Err(match (error.io_error(), error.ssl_error()) {
-                (Some(error), _) => Failure::met("TLS", error),
-                (None, Some(errors)) => Failure::Tls(reason(errors)),
-                (None, None) => Failure::Closed { received: 0 },
-            }),
+            Ok(Err(error)) => {
+                let error = error.into_io_error().unwrap_or_else(io::Error::other);
+                Err(Failure::met("TLS handshake", &error))
+            }
             Err(_) => Err(Failure::Late { awaited: "TLS handshake", within: patience }),
         }
     }
 
-    /// Sends a ClientHello, and passes with any handshake message or alert: a server that objects to
-    /// the hello speaks TLS. (HAProxy `tcpcheck.c`, `proxy_parse_ssl_hello_chk_opt`: 5 bytes, of which
-    /// the first is 0x15 or 0x16. The second is here as well: there is no TLS but of major version 3.)
+    /// Sends a ClientHello, and passes with any handshake message or alert: a server that objects
+    /// to the hello speaks TLS. (HAProxy `tcpcheck.c`, `proxy_parse_ssl_hello_chk_opt`: 5 bytes, of
+    /// which the first is 0x15 or 0x16. The second is here as well: there is no TLS but of major
+    /// version 3.)
     pub async fn hello(&self, mut stream: TcpStream, patience: Duration) -> Result<(), Failure> {
         let mut header = [0; 5];
         let mut received = 0;
@@ -72,7 +81,7 @@ impl Tls {
                     Ok(0) if sent.is_err() => return Err(Failure::Reset { received }),
                     Ok(0) => return Err(Failure::Closed { received }),
                     Ok(more) => received += more,
-                    Err(error) => return Err(Failure::met("read", &error)),
+                    Err(error) => return Err(Failure::met("read", &error).after(received)),
                 }
             }
             Ok(())
@@ -118,12 +127,6 @@ fn client_hello(context: &SslContext) -> io::Result<Vec<u8>> {
         Err(error) => Err(io::Error::other(error)),
         Ok(_) => Err(io::Error::other("a TLS handshake without a server")),
     }
-}
-
-/// OpenSSL's words for it: "wrong version number".
-fn reason(errors: &ErrorStack) -> String {
-    let first = errors.errors().iter().find_map(openssl::error::Error::reason);
-    first.unwrap_or("for no reason that OpenSSL gives").to_owned()
 }
 
 #[cfg(test)]
