@@ -40,9 +40,19 @@ impl Server {
     /// answered with the member's name. A line of the PROXY protocol before the first request is
     /// passed over.
     pub fn http(host: &Host, port: u16) -> io::Result<Self> {
+        Self::tcp(host, port, serve_http)
+    }
+
+    /// Does with each connection what `serve` does, which is also told the member's name. A connection
+    /// is closed when it returns.
+    pub fn tcp(
+        host: &Host,
+        port: u16,
+        serve: fn(TcpStream, &str) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let (socket, port) = bind(host, Type::STREAM, Protocol::TCP, port)?;
         let listener = TcpListener::from(socket.try_clone()?);
-        Self::accepting(host, port, socket, listener, serve_http)
+        Self::accepting(host, port, socket, listener, serve)
     }
 
     /// Answers each datagram with the member's name, a space, and the datagram.
