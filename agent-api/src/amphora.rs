@@ -10,7 +10,7 @@ use crate::document::Plugs;
 use crate::haproxy;
 use crate::plug::{NetworkPlug, VipPlug};
 use crate::rules::Rule;
-use crate::understood::Understood;
+use crate::understood::{Listener, Understood};
 
 /// The machine: its interfaces, what forwards, HAProxy and keepalived.
 ///
@@ -23,6 +23,12 @@ pub trait Amphora: Send + Sync + 'static {
 
     /// How the machine fares.
     fn vitals(&self) -> impl Future<Output = Result<Vitals, Failed>> + Send;
+
+    /// Metrics of these listeners and of the machine, in Prometheus' text format.
+    fn metrics(
+        &self,
+        listeners: &[Listener],
+    ) -> impl Future<Output = Result<String, Failed>> + Send;
 
     /// Name of the interface in the namespace of the load balancer that has this address.
     fn interface(&self, ip: IpAddr) -> impl Future<Output = Result<Option<String>, Failed>> + Send;

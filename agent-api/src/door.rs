@@ -194,6 +194,7 @@ impl<A: Amphora> Door<A> {
             Call::PutVrrp => self.put_vrrp(body).await,
             Call::ActVrrp => self.act_vrrp(part(0)).await,
             Call::Interface => self.interface(part(0)).await,
+            Call::Metrics => self.metrics().await,
             Call::PutRules => self.put_rules(part(0), request).await,
         }
     }

@@ -15,6 +15,7 @@ use agent_api::amphora::{
 use agent_api::document::Plugs;
 use agent_api::plug::{Mac, NetworkPlug, VipPlug};
 use agent_api::rules::Rule;
+use agent_api::understood::Listener;
 use serde::Deserialize;
 
 /// The amphora; its machine can be looked at and changed from outside.
@@ -96,6 +97,10 @@ impl Amphora for Memory {
             keepalived_version: "1:2.2.7-1+b2".into(),
             ipvsadm_version: "1:1.31-1+b1".into(),
         })
+    }
+
+    async fn metrics(&self, listeners: &[Listener]) -> Result<String, Failed> {
+        Ok(format!("listeners {}\n", listeners.len()))
     }
 
     async fn vitals(&self) -> Result<Vitals, Failed> {

@@ -10,6 +10,7 @@ mod heart;
 mod journal;
 mod machine;
 mod message;
+pub mod metrics;
 mod pools;
 
 use std::io;
@@ -90,11 +91,13 @@ async fn serve(file: PathBuf, setup: Setup) -> Result<Never, Error> {
     let identity = identity(&certificate, &authorities, oldest).await;
     let listener = TcpListener::bind(address).await.map_err(io_error(address))?;
     info!(%address, "listening");
+    let metrics = tokio::spawn(metrics::serve::serve(Arc::clone(&door)));
     let answers = tokio::spawn(listen(listener, Arc::new(identity), Arc::clone(&door)));
     tell_systemd(&[NotifyState::Ready]);
     // None of them ends but by a panic, which says why; without one of them, the others look well.
     tokio::select! {
         _ = heart => Err(Error::Ended("the task of the heartbeats")),
+        _ = metrics => Err(Error::Ended("the task of the metrics")),
         _ = answers => Err(Error::Ended("the task of the door")),
         ended = supervise(&door) => ended,
     }

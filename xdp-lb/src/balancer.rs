@@ -25,6 +25,7 @@ use crate::lock;
 use crate::memory;
 use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
 use crate::observe::stats::{Stats, stats};
+use crate::observe::status::{Count, reasons};
 use crate::plan::{Change, plan};
 use crate::record::{Beside, Counted, Record};
 use crate::reset::reset;
@@ -218,6 +219,11 @@ impl Balancer {
     /// For those who look.
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// What was not forwarded, by the reason.
+    pub fn frames(&self) -> Result<Vec<Count>, MapError> {
+        reasons(&self.kernel.maps)
     }
 
     /// What went through.

@@ -78,14 +78,27 @@ pub fn cpu(stat: &str) -> Result<Cpu, Error> {
     parse().ok_or_else(|| Error::Stat(line.to_owned()))
 }
 
+/// Percent of the CPUs that the load of the last minute would take, and of the memory that is not available
+/// to new processes.
+pub fn utilization() -> Result<(f64, f64), Error> {
+    let (stat, meminfo) = (read("/proc/stat")?, read("/proc/meminfo")?);
+    let [minute, ..] = load(&read("/proc/loadavg")?)?;
+    let cpu = 100.0 * minute.parse().unwrap_or(0.0) / f64::from(cpu_count(&stat).max(1));
+    let [total, available] = ["MemTotal", "MemAvailable"].map(|name| kib(&meminfo, name));
+    let (total, available) = (total?, available?);
+    Ok((cpu, 100.0 * total.saturating_sub(available) as f64 / total.max(1) as f64))
+}
+
+fn kib(meminfo: &str, name: &'static str) -> Result<u64, Error> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = value.and_then(|it| it.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    number.ok_or(Error::Meminfo(name))
+}
+
 /// From `/proc/meminfo`, KiB. The swap that is used, where the stock agent gives what of it is
 /// cached.
 pub fn memory(meminfo: &str) -> Result<Memory, Error> {
-    let row = |name: &'static str| {
-        let value = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let number = value.and_then(|it| it.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-        number.ok_or(Error::Meminfo(name))
-    };
+    let row = |name| kib(meminfo, name);
     Ok(Memory {
         total: row("MemTotal")?,
         free: row("MemFree")?,

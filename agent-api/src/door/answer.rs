@@ -21,6 +21,8 @@ pub struct Answer {
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
+/// Of Prometheus.
+const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// What the framework of the stock agent says of its own errors.
@@ -59,6 +61,11 @@ impl Answer {
     /// An uploaded configuration, with 200.
     pub fn text(body: String) -> Self {
         Self::new(StatusCode::OK, TEXT, body)
+    }
+
+    /// Metrics, with 200.
+    pub fn exposition(body: String) -> Self {
+        Self::new(StatusCode::OK, EXPOSITION, body)
     }
 
     /// 400: the driver gives up and the operation fails.

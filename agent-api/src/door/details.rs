@@ -34,6 +34,13 @@ impl<A: Amphora> Door<A> {
         }
     }
 
+    pub(super) async fn metrics(&self) -> Answer {
+        match self.amphora.metrics(&self.listeners()).await {
+            Ok(text) => Answer::exposition(text),
+            Err(Failed(why)) => Answer::failed("Error reading metrics", &why),
+        }
+    }
+
     pub(super) fn list(&self) -> Answer {
         Answer::json(&self.objects().rows())
     }

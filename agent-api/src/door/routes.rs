@@ -27,6 +27,8 @@ pub enum Call {
     ActVrrp,
     Interface,
     PutRules,
+    /// Not of Octavia's: for the operator.
+    Metrics,
 }
 
 /// Why there is no call.
@@ -49,7 +51,7 @@ struct Route {
 
 /// In the order of the contract. The first that fits is taken.
 #[rustfmt::skip]
-static ROUTES: [Route; 21] = [
+static ROUTES: [Route; 22] = [
     route(Method::GET, &[], Call::Discovery),
     route(Method::GET, &["1.0", "info"], Call::Info),
     route(Method::GET, &["1.0", "details"], Call::Details),
@@ -71,6 +73,7 @@ static ROUTES: [Route; 21] = [
     route(Method::PUT, &["1.0", "vrrp", ""], Call::ActVrrp),
     route(Method::GET, &["1.0", "interface", ""], Call::Interface),
     route(Method::PUT, &["1.0", "interface", "", "rules"], Call::PutRules),
+    route(Method::GET, &["metrics"], Call::Metrics),
 ];
 
 const fn route(method: Method, path: &'static [&'static str], call: Call) -> Route {
@@ -140,6 +143,9 @@ mod tests {
             (&get, "//", ok(Call::Discovery, &[])),
             (&get, "///", Err(NoCall::NotFound)),
             (&get, "/1.0", Err(NoCall::NotFound)),
+            (&get, "/metrics", ok(Call::Metrics, &[])),
+            (&put, "/metrics", Err(NoCall::MethodNotAllowed)),
+            (&get, "/1.0/metrics", Err(NoCall::NotFound)),
             (&get, "/1.0/", Err(NoCall::NotFound)),
             (&get, "/1.0/info", ok(Call::Info, &[])),
             (&get, "/0.5/info", Err(NoCall::NotFound)),

@@ -19,6 +19,7 @@ use crate::lock;
 use crate::namespace::Namespace;
 use crate::net::Watch;
 use crate::observe::stats::Stats;
+use crate::observe::status::Count;
 use crate::plug::VIP_INTERFACE;
 use crate::record::{Record, Standing};
 
@@ -66,6 +67,8 @@ enum Command {
 pub struct Observed {
     pub stats: Stats,
     pub standings: Standings,
+    /// Frames that were not forwarded.
+    pub frames: Vec<Count>,
 }
 
 impl Forwarder {
@@ -270,7 +273,10 @@ impl Thread {
                     }
                     Some(Command::Observe(answer)) => {
                         let standings = balancer.standings();
-                        tell(answer, balancer.stats().ok().map(|stats| Observed { stats, standings }));
+                        let observed = balancer.stats().and_then(|stats| {
+                            Ok(Observed { stats, standings, frames: balancer.frames()? })
+                        });
+                        tell(answer, observed.ok());
                         Ok(())
                     }
                 },

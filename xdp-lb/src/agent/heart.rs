@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::journal::{Figures, Journal, deliver};
-use super::machine::Machine;
+use super::machine::{Machine, Seen};
 use super::message::{Known, message, withheld};
 use crate::volatile;
 
@@ -113,7 +113,7 @@ impl Heart {
         self.turn = self.turn.wrapping_add(1);
 
         let listeners = self.door.listeners();
-        let (forwarded, standings, rows) = self.door.amphora().observe().await;
+        let Seen { forwarded, standings, rows, .. } = self.door.amphora().observe().await;
         let known = Known {
             listeners: &listeners,
             forwarded: forwarded.as_ref(),

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,14 +21,18 @@ use agent_api::config::Topology;
 use agent_api::document::Plugs;
 use agent_api::plug::VipPlug;
 use agent_api::rules::Rule;
+use agent_api::understood::{Listener, Protocol};
 use agent_api::{AgentConfig, Paths, durable};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, MutexGuard, OnceCell, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::engines::{Engines, Means};
 use super::forwarder::{Forwarder, Observed};
+use super::message::Known;
+use super::metrics::{self, serve};
 use crate::check::Expectation;
 use crate::haproxy::{self, Applied, Haproxy};
 use crate::haproxy_stats::{self, Row};
@@ -35,9 +40,10 @@ use crate::health::{self, Standings};
 use crate::keepalived::Keepalived;
 use crate::namespace::Namespace;
 use crate::observe::stats::Stats;
+use crate::observe::status::Count;
 use crate::plug::{Nics, Places, VIP_INTERFACE};
 use crate::vitals::Programs;
-use crate::{guard, lock};
+use crate::{guard, lock, vitals};
 
 /// For a call that changes something. The longest, a plug, waits 30 s for an IPv6 address at most; the
 /// controller gives up after 60 (Octavia `rest_request_read_timeout`).
@@ -45,6 +51,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// What did not go well is tried again this much later, also without a request.
 const AGAIN: Duration = Duration::from_secs(10);
+
+/// HAProxy's exporter is on this machine. With ten thousand members it takes a second.
+const EXPORTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where keepalived is, as in the stock unit.
 const KEEPALIVED: &str = "/usr/sbin/keepalived";
@@ -72,6 +81,18 @@ pub struct Machine {
     brought: AtomicBool,
     /// What workers of HAProxy had counted before the last reload, some of which are no more.
     last_words: std::sync::Mutex<Vec<Row>>,
+}
+
+/// What all who serve have counted and know.
+#[derive(Debug)]
+pub struct Seen {
+    /// None while the packet path does not run.
+    pub forwarded: Option<Stats>,
+    pub standings: Standings,
+    /// What the packet path did not forward.
+    pub frames: Vec<Count>,
+    /// HAProxy's.
+    pub rows: Vec<Row>,
 }
 
 struct Inside {
@@ -130,21 +151,24 @@ impl Machine {
 
     /// What the packet path and the HAProxy processes have counted, and where the members stand that are
     /// probed; where nobody probes them yet, as before the start. Never waits for what is being changed.
-    pub async fn observe(&self) -> (Option<Stats>, Standings, Vec<Row>) {
+    pub async fn observe(&self) -> Seen {
         let observed = match self.inside.get() {
             Some(inside) => inside.forwarder.observe().await,
             None => None,
         };
-        let (forwarded, standings) = match observed {
-            Some(Observed { stats, standings }) => (Some(stats), standings),
-            None => (None, health::kept(&health::file(&self.config.borrow().amphora_id))),
+        let (forwarded, standings, frames) = match observed {
+            Some(Observed { stats, standings, frames }) => (Some(stats), standings, frames),
+            None => {
+                let kept = health::kept(&health::file(&self.config.borrow().amphora_id));
+                (None, kept, Vec::new())
+            }
         };
         let mut rows = self.rows().await;
         let last = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = |row: &&Row| !rows.iter().any(|it| it.worker == row.worker);
         let gone: Vec<_> = last.iter().filter(gone).cloned().collect();
         rows.extend(gone);
-        (forwarded, standings, rows)
+        Seen { forwarded, standings, frames, rows }
     }
 
     /// What the HAProxy processes say now, also those that leave.
@@ -172,6 +196,64 @@ impl Machine {
         let rows = self.rows().await.into_iter().filter(|row| row.server == "FRONTEND");
         let rows = rows.map(|row| Row { leaving: true, sessions: 0, ..row }).collect();
         *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) = rows;
+    }
+
+    /// All metrics. Fails where nobody knows any.
+    pub async fn exposition(&self, listeners: &[Listener]) -> Result<String, Failed> {
+        let wanted = listeners.iter().any(|listener| listener.protocol == Protocol::Prometheus);
+        let exporter = if wanted { Some(self.exporter().await) } else { None };
+        let Seen { forwarded, standings, frames, rows } = self.observe().await;
+        if let (Some(Err(why)), None, true) = (&exporter, &forwarded, rows.is_empty()) {
+            return Err(Failed(format!("HAProxy's exporter: {why}")));
+        }
+        let starting = self.is_starting();
+        let known = Known {
+            listeners,
+            forwarded: forwarded.as_ref(),
+            standings: &standings,
+            rows: &rows,
+            starting,
+        };
+        let exporter = exporter.as_ref().map(|it| it.as_deref().map_err(|why| &why[..]));
+        let (cpu, memory) = vitals::utilization()?;
+        let utilization = metrics::Utilization { cpu, memory };
+        let observed = metrics::Observed { known, frames: &frames, exporter, utilization };
+        Ok(metrics::metrics(&observed).to_string())
+    }
+
+    async fn exporter(&self) -> Result<String, String> {
+        let Some(inside) = self.inside.get() else {
+            return Err("there is no namespace yet".to_owned());
+        };
+        let connect = || {
+            let stream = std::net::TcpStream::connect_timeout(
+                &(Ipv4Addr::LOCALHOST, serve::EXPORTER).into(),
+                EXPORTER_TIMEOUT,
+            )?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        };
+        let asked = async {
+            let stream = inside.namespace.enter(connect).flatten()?;
+            serve::exported(TcpStream::from_std(stream)?).await
+        };
+        match timeout(EXPORTER_TIMEOUT, asked).await {
+            Ok(text) => text.map_err(|error: io::Error| error.to_string()),
+            Err(_) => Err(format!("no answer within {EXPORTER_TIMEOUT:?}")),
+        }
+    }
+
+    /// Listens on a port of the loopback interface in the namespace of the load balancer.
+    pub async fn listen_inside(&self, port: u16) -> io::Result<TcpListener> {
+        let Some(inside) = self.inside.get() else {
+            return Err(io::Error::other("there is no namespace yet"));
+        };
+        let bind = || {
+            let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        TcpListener::from_std(inside.namespace.enter(bind).flatten()?)
     }
 
     /// Whether it is not known yet who serves what, since the agent has just started.

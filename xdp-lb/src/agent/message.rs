@@ -6,6 +6,7 @@ use super::journal::{Journal, Source, Totals};
 use super::pools;
 use crate::haproxy_stats::{Row, Worker};
 use crate::health::Standings;
+use crate::moved::Moved;
 use crate::observe::stats;
 use agent_api::heartbeat::message::{Listener, ListenerStatus, Message, PoolKey, Stats};
 use agent_api::understood::{self, Protocol};
@@ -82,7 +83,7 @@ fn said(
         return None;
     }
     let forwarded = known.forwarded(id);
-    let packets = forwarded.map(|it| (it.source.clone(), of_packets(it, listener.protocol)));
+    let packets = forwarded.map(|it| (it.source.clone(), of_packets(it.moved, listener.protocol)));
     let streams = known.frontends(id).map(|row| (source(row.worker), of_haproxy(row)));
     let news = journal.tell(id, &packets.chain(streams).collect::<Vec<_>>());
     let open = known.forwarded(id).map(|it| u64::from(it.connections));
@@ -102,8 +103,7 @@ fn source(Worker { pid, started_s }: Worker) -> Source {
 }
 
 /// TCP as HAProxy counts it, the payload; the rest as IPVS, from the IP header on.
-fn of_packets(stats: &stats::Listener, protocol: Protocol) -> Totals {
-    let moved = stats.moved;
+pub fn of_packets(moved: Moved, protocol: Protocol) -> Totals {
     let (bytes_in, bytes_out) = match protocol {
         Protocol::Udp | Protocol::Sctp => (moved.bytes_in, moved.bytes_out),
         Protocol::Tcp | Protocol::Http | Protocol::TerminatedHttps | Protocol::Prometheus => {
@@ -138,7 +138,6 @@ mod tests {
 
     use super::super::pools::tests::{member, pool, row};
     use super::*;
-    use crate::moved::Moved;
 
     /// With one pool of one member.
     fn listener(protocol: Protocol) -> understood::Listener {

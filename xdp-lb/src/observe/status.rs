@@ -120,7 +120,8 @@ fn addresses(vips: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     vips.iter().map(|vip| (*vip, port).into()).collect()
 }
 
-fn reasons(maps: &Maps) -> Result<Vec<Count>, MapError> {
+/// Those that were met.
+pub fn reasons(maps: &Maps) -> Result<Vec<Count>, MapError> {
     let mut counts = Vec::new();
     for reason in Reason::ALL {
         let frames = maps.reasons.get(&(*reason as u32), 0)?.iter().sum();

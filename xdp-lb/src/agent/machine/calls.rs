@@ -14,6 +14,7 @@ use agent_api::amphora::{
 use agent_api::document::Plugs;
 use agent_api::plug::{NetworkPlug, VipPlug};
 use agent_api::rules::Rule;
+use agent_api::understood::Listener;
 use tracing::warn;
 
 use super::{Machine, blocking, deadline, until};
@@ -31,6 +32,10 @@ impl Amphora for Machine {
             None => BTreeMap::new(),
         };
         vitals::now(networks).map_err(|error| Failed(error.to_string()))
+    }
+
+    async fn metrics(&self, listeners: &[Listener]) -> Result<String, Failed> {
+        self.exposition(listeners).await
     }
 
     async fn interface(&self, ip: IpAddr) -> Result<Option<String>, Failed> {
