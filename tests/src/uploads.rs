@@ -97,6 +97,24 @@ pub fn haproxy(base: &Path, vips: &[IpAddr], frontends: &[Frontend]) -> String {
     text
 }
 
+/// The same with a PROMETHEUS listener, and with it the way to HAProxy's exporter.
+pub fn with_metrics(config: &str, vips: &[IpAddr], id: u32, port: u16) -> String {
+    let internal = "frontend prometheus-exporter-internal-endpoint\n    bind 127.0.0.1:9101\n    \
+        mode http\n    no log\n    http-request use-service prometheus-exporter if { path /metrics }\n    \
+        http-request reject\n    timeout http-request 5s\n    timeout client 5s\n\
+        backend prometheus-exporter-internal\n    mode http\n    no log\n    balance first\n    \
+        timeout connect 5s\n    timeout server 5s\n    \
+        server prometheus-internal 127.0.0.1:9102\n\n";
+    let binds: String = vips.iter().map(|vip| format!("    bind {vip}:{port}\n")).collect();
+    let frontend = format!(
+        "frontend {}\n    maxconn 50000\n{binds}    mode http\n    timeout client 50000\n    \
+         default_backend prometheus-exporter-internal\n\n",
+        uuid(id)
+    );
+    let (head, frontends) = config.split_at(config.find("frontend ").unwrap_or(config.len()));
+    format!("{head}{internal}{frontends}{frontend}")
+}
+
 /// For `PUT /listeners/<amphora>/<listener>/udp_listener`. `protocol` is `UDP` or `SCTP`.
 pub fn lvs(
     id: u32,
