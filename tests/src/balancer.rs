@@ -150,6 +150,10 @@ impl<'a> Balancer<'a> {
         self.end(Signal::SIGTERM);
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").child.id()
+    }
+
     fn end(&mut self, signal: Signal) {
         let mut process = self.process.take().expect("it runs");
         process.signal(signal).expect("a signal");

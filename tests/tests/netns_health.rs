@@ -1,10 +1,12 @@
 //! Members that come and go, as their monitors see them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use serde_json::json;
 use socket2::SockRef;
@@ -310,4 +312,59 @@ fn with_checks(text: String, id: u32) -> String {
         }
     }
     checked
+}
+
+/// Prints what 2,000 members cost that are probed every 5 s. Each of them is an address of one host's.
+#[test]
+fn netns_what_two_thousand_members_cost() {
+    const MEMBERS: u32 = 2000;
+    const ROUND: Duration = Duration::from_secs(5);
+    let lab = lab(1);
+    let member = &lab.members[0];
+    member.netns.run("ip", &["route", "add", "local", "10.200.0.0/16", "dev", "lo"]).expect("ip");
+    let by = member.v4.to_string();
+    lab.amphora.netns.run("ip", &["route", "add", "10.200.0.0/16", "via", &by]).expect("ip");
+    let _server = Server::http(member, 80).expect("HTTP");
+    for monitor in ["tcp", "http", "ping"] {
+        let address = |n: u32| format!("10.200.{}.{}", n / 250, n % 250 + 1);
+        let members = (0..MEMBERS).map(|n| {
+            format!("[[pool.member]]\nid = \"n{n}\"\naddress = \"{}\"\nport = 80\n", address(n))
+        });
+        // All of them are to be well a second time, so that each has been probed.
+        let pool = format!(
+            "monitor = {{ type = \"{monitor}\", fall = 2 }}\n{}",
+            members.collect::<String>()
+        );
+        let listener = Listener { pool: &pool, ..Listener::new("web", "tcp", 80, []) };
+        let balancer = Balancer::start(&lab, &[listener], &[]);
+        let pid = balancer.pid();
+        // The first round is one more than others.
+        thread::sleep(ROUND);
+        let before = cpu_ms(pid);
+        thread::sleep(2 * ROUND);
+        let after = cpu_ms(pid);
+        let percent = |name: &str| {
+            let of = |times: &BTreeMap<String, u64>| times.get(name).copied().unwrap_or_default();
+            (of(&after) - of(&before)) as f64 / (2 * ROUND).as_millis() as f64 * 100.0
+        };
+        let all: f64 = after.keys().map(|name| percent(name)).sum();
+        println!("{monitor}: {:.2} % of a core, the daemon {all:.2} % in all", percent("health"));
+        let status = balancer.status();
+        let up = status["members"].as_array().into_iter().flatten();
+        let up = up.filter(|it| it["state"] == "up").count();
+        assert_eq!(up, MEMBERS as usize);
+    }
+}
+
+/// Milliseconds that each thread of a process has been on a processor, in its own code and the kernel's.
+fn cpu_ms(pid: u32) -> BTreeMap<String, u64> {
+    let mut times = BTreeMap::new();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    for task in tasks.map(|task| task.expect("a thread").path()) {
+        let name = fs::read_to_string(task.join("comm")).expect("a name");
+        let text = fs::read_to_string(task.join("schedstat")).expect("its times");
+        let ns: u64 = text.split(' ').next().expect("a time").parse().expect("a number");
+        *times.entry(name.trim().to_owned()).or_default() += ns / 1_000_000;
+    }
+    times
 }

@@ -1,6 +1,8 @@
 //! The thread on which all probes are made, in the network namespace of the one that starts it.
 
 use std::io;
+use std::panic::resume_unwind;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
@@ -10,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::probe::{Failure, Prober};
@@ -23,6 +25,12 @@ const UNDER_WAY_MAX: usize = 2048;
 /// For them and for all else, as the unit has it.
 const FILES: u64 = 2 * UNDER_WAY_MAX as u64;
 
+/// Probes that are due within this time begin together, and their answers are heard together.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// Where nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
 /// What is kept is written again this much later at the earliest.
 const KEEPING: Duration = Duration::from_millis(300);
 
@@ -34,12 +42,17 @@ const RETRY: Duration = Duration::from_secs(5);
 
 pub fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let run = move || runtime.block_on(Probing::new(&shared).run());
+    let run = move || {
+        // A task of its own: each waking of the one that is blocked on would cost two system calls.
+        if let Err(panicked) = runtime.block_on(runtime.spawn(Probing::new(shared).run())) {
+            resume_unwind(panicked.into_panic());
+        }
+    };
     Builder::new().name("health".to_owned()).spawn(run)
 }
 
-struct Probing<'a> {
-    shared: &'a Shared,
+struct Probing {
+    shared: Arc<Shared>,
     /// When what is kept is to be written, if it differs from what is in the file.
     keep_at: Option<Instant>,
     kept: Option<Instant>,
@@ -47,8 +60,8 @@ struct Probing<'a> {
     complained: Option<Instant>,
 }
 
-impl<'a> Probing<'a> {
-    fn new(shared: &'a Shared) -> Self {
+impl Probing {
+    fn new(shared: Arc<Shared>) -> Self {
         Self { shared, keep_at: None, kept: None, complained: None }
     }
 
@@ -61,21 +74,35 @@ impl<'a> Probing<'a> {
             (job, result)
         };
         let mut under_way = FuturesUnordered::new();
+        let mut together = Instant::now();
+        let mut waking = pin!(sleep(IDLE));
         while !self.shared.ends.load(Ordering::Relaxed) {
             let now = Instant::now();
             let next = {
                 let mut schedule = self.shared.schedule();
-                while under_way.len() < UNDER_WAY_MAX
+                while now >= together
+                    && under_way.len() < UNDER_WAY_MAX
                     && let Some(job) = schedule.due(now.into_std())
                 {
                     under_way.push(probe(job));
                 }
                 schedule.next().filter(|_| under_way.len() < UNDER_WAY_MAX)
             };
+            if now >= together {
+                together = now + TOGETHER;
+            }
+            if self.keep_at.is_some_and(|at| at <= now) {
+                self.keep();
+            }
+            let next = next.map(|next| Instant::from_std(next).max(together));
+            let wake = next.into_iter().chain(self.keep_at).min().unwrap_or(now + IDLE);
+            // Only where it differs: a timer that is the next to be due costs a system call.
+            if waking.deadline() != wake {
+                waking.as_mut().reset(wake);
+            }
             tokio::select! {
                 Some((job, result)) = under_way.next() => self.note(&job, result),
-                () = until(next.map(Instant::from_std)) => {}
-                () = until(self.keep_at) => self.keep(),
+                () = &mut waking => {}
                 () = self.shared.work.notified() => self.keep_soon(),
             }
         }
@@ -140,13 +167,6 @@ impl<'a> Probing<'a> {
         if let Err(error) = kept.write(&self.shared.file) {
             warn!("{error}: after a restart, members that are down count as up at first");
         }
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 
