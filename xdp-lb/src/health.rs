@@ -1,6 +1,6 @@
 //! Which members of layer-4 pools are well: probes, from inside the namespace.
 //!
-//! The [`schedule`] says whose turn it is and what a result means, the [`probe`] asks, a `thread`
+//! The schedule says whose turn it is and what a result means, the [`probe`] asks, and a thread
 //! brings them together. Whoever serves is told what to probe, and is woken when a member turns.
 
 mod kept;
