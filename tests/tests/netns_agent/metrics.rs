@@ -1,6 +1,8 @@
 //! What Prometheus is shown: of a listener of the tenant's, and of the agent for the operator.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -87,9 +89,19 @@ fn netns_edge_20_metrics_of_all_listeners() {
 
 /// By a client, of the tenant's listener; empty while it is not there.
 fn asked(lab: &Lab) -> BTreeMap<String, String> {
-    let answer =
-        lab.client.netns.enter(|| http_get(lab.vip(Family::V4, port(METRICS)), "/metrics"));
-    answer.map(|it| parse(&String::from_utf8_lossy(&it.body))).unwrap_or_default()
+    let get = || -> io::Result<String> {
+        let mut stream = TcpStream::connect(lab.vip(Family::V4, port(METRICS)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = lab.client.netns.enter(get).unwrap_or_default();
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains(" 200 ") => parse(body),
+        Some(_) | None => BTreeMap::new(),
+    }
 }
 
 fn parse(text: &str) -> BTreeMap<String, String> {
