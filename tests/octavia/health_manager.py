@@ -65,9 +65,9 @@ def create(file, wanted):
                topology=constants.TOPOLOGY_SINGLE, **common)
         insert(models.Amphora.__table__, id=wanted['amphora'], load_balancer_id=balancer,
                status=constants.AMPHORA_ALLOCATED, cert_busy=False, vrrp_priority=1)
-        for listener in wanted['listeners']:
-            insert(models.Listener.__table__, load_balancer_id=balancer, protocol_port=80,
-                   connection_limit=-1, **common, **listener)
+        for number, listener in enumerate(wanted['listeners']):
+            insert(models.Listener.__table__, load_balancer_id=balancer,
+                   protocol_port=80 + number, connection_limit=-1, **common, **listener)
         for pool in wanted['pools']:
             insert(models.Pool.__table__, id=pool['id'], load_balancer_id=balancer,
                    protocol=pool['protocol'], lb_algorithm='ROUND_ROBIN', **common)

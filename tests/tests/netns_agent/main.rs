@@ -8,11 +8,12 @@
 //! - 34, 37, 39 to 41, 70: `traffic`; 35, 38: `traffic`, and `netns_engines` for HAProxy alone.
 //! - 36, 54, 56, 69: `edges`. 5: `edges`, and ten thousand members in `door_driver`.
 //! - 42, 44, 45, 48: `netns_plug`, by all of the stock agent's own files; 7, 8, 43, 46, 47 there as well.
-//! - 28, 29: `figures`. 20: `metrics`. 43, 60 to 63: `life`; 32, 46, 47, 55, 60 of a pair: `pair`.
+//! - 22 to 27: `manager`. 28, 29: `figures`. 20: `metrics`. 43, 60 to 63: `life`; 32, 46, 47, 55, 60 of a pair: `pair`.
 
 mod edges;
 mod figures;
 mod life;
+mod manager;
 mod metrics;
 mod pair;
 mod traffic;
