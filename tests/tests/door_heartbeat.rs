@@ -1,13 +1,11 @@
 //! Octavia's health manager, of today and of long ago, reads our heartbeats.
 
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::{fs, thread};
 
 use agent_api::heartbeat::envelope;
 use serde_json::{Value, json};
-use xdp_lb_tests::octavia::{RELEASES, script};
+use xdp_lb_tests::octavia::{RELEASES, fed};
 
 /// Fewer vectors than these are not all.
 const VECTORS_MIN: usize = 60;
@@ -51,19 +49,11 @@ fn ours_are_read() {
 
 /// What `release` makes of datagrams, each with its key.
 fn verdicts(release: &str, sent: &[(&str, Vec<u8>)]) -> Vec<Value> {
-    let mut python = script(release, "heartbeat.py");
-    let mut python =
-        python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
     let lines: String = sent
         .iter()
         .map(|(key, datagram)| format!("{} {}\n", hex(key.as_bytes()), hex(datagram)))
         .collect();
-    let mut stdin = python.stdin.take().expect("a pipe");
-    let writing = thread::spawn(move || stdin.write_all(lines.as_bytes()).expect("it reads"));
-    let output = python.wait_with_output().expect("it ends");
-    writing.join().expect("all is written");
-    assert!(output.status.success(), "{release}: {}", output.status);
-    let text = String::from_utf8(output.stdout).expect("text");
+    let text = fed(release, "heartbeat.py", lines);
     let verdicts: Vec<_> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(verdicts.len(), sent.len(), "{release}");

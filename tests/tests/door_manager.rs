@@ -2,10 +2,8 @@
 //! at work on a database.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs;
 use std::path::Path;
-use std::process::Stdio;
-use std::{fs, thread};
 
 use agent_api::heartbeat::message::{
     Count, Listener, ListenerStatus, MemberStatus, Pool, PoolKey, PoolStatus, Stats,
@@ -13,7 +11,7 @@ use agent_api::heartbeat::message::{
 use agent_api::heartbeat::{Message, envelope, shrink};
 use serde_json::{Map, Value, json};
 use xdp_lb_tests::manager::Manager;
-use xdp_lb_tests::octavia::script;
+use xdp_lb_tests::octavia::fed;
 
 const KEY: &str = "insecure";
 /// Of them all, and of those that our own types can say.
@@ -46,16 +44,7 @@ fn edges_19_22_23_24_25_26_30_31_33_rows_of_outcomes() {
         .collect();
     assert_eq!((rows.len(), ours), ROWS);
 
-    let mut python = script("19.0.0", "health_rows.py")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut stdin = python.stdin.take().expect("a pipe");
-    let writing = thread::spawn(move || stdin.write_all(asked.as_bytes()).expect("it reads"));
-    let output = python.wait_with_output().expect("it ends");
-    writing.join().expect("all is written");
-    let text = String::from_utf8(output.stdout).expect("text");
+    let text = fed("19.0.0", "health_rows.py", asked);
     let done: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(done.len(), rows.len());

@@ -1,13 +1,10 @@
 //! HAProxy's metrics by Octavia's names, as the stock amphora's own proxy has them.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::process::Stdio;
-use std::thread;
 
 use xdp_lb::agent::metrics::exposition::Exposition;
 use xdp_lb::agent::metrics::names;
-use xdp_lb_tests::octavia::script;
+use xdp_lb_tests::octavia::fed;
 
 /// What the exporter of HAProxy 2.6 said, of all kinds of listeners.
 const EXPORTED: &str = include_str!("../vectors/prometheus/haproxy-2.6.txt");
@@ -17,17 +14,7 @@ const OF_THE_MACHINE: [&str; 2] = ["octavia_loadbalancer_cpu", "octavia_loadbala
 
 #[test]
 fn every_series_of_stock_is_ours_with_its_value() {
-    let mut proxy = script("19.0.0", "metrics.py")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut stdin = proxy.stdin.take().expect("a pipe");
-    let writing = thread::spawn(move || stdin.write_all(EXPORTED.as_bytes()).expect("it reads"));
-    let output = proxy.wait_with_output().expect("it ends");
-    writing.join().expect("all is written");
-    let stock = String::from_utf8(output.stdout).expect("text");
-
+    let stock = fed("19.0.0", "metrics.py", EXPORTED.to_owned());
     let mut taken = Exposition::default();
     names::take(EXPORTED, &|_| false, &mut taken);
     let ours = taken.to_string();
