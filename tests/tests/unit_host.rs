@@ -10,10 +10,11 @@ use xdp_lb_tests::unit::{Unit, folder};
 const AGENT: &str = "amphora-agent.service";
 const CERTS: &str = "var-lib-octavia-certs.mount";
 const NETNS: &str = "amphora-netns.service";
+const RELAY: &str = "xdp-lb-heartbeat-relay.service";
 
 #[test]
 fn edges_60_61_62_what_the_units_must_say() {
-    let rows: [(&str, &str, &str, &[&str]); 21] = [
+    let rows: [(&str, &str, &str, &[&str]); 24] = [
         // Octavia's cloud-init, and Debian's image.
         (AGENT, "Install", "Alias", &["octavia-agent.service"]),
         (AGENT, "Install", "WantedBy", &["multi-user.target"]),
@@ -39,6 +40,10 @@ fn edges_60_61_62_what_the_units_must_say() {
         (NETNS, "Service", "ExecStart", &["/usr/sbin/ip", "netns", "add", "amphora-haproxy"]),
         (AGENT, "Unit", "RequiresMountsFor", &["/var/lib/octavia/certs"]),
         (CERTS, "Mount", "Type", &["tmpfs"]),
+        // Of a controller: it runs as nobody, and remembers what came.
+        (RELAY, "Service", "StateDirectory", &["xdp-lb"]),
+        (RELAY, "Service", "DynamicUser", &["yes"]),
+        (RELAY, "Service", "CapabilityBoundingSet", &[]),
         (CERTS, "Mount", "Options", &["mode=0700,size=128M,nodev,nosuid,noexec"]),
     ];
     for (file, section, key, want) in rows {
@@ -61,12 +66,12 @@ fn no_more_files_than_the_kernel_is_told_to_allow() {
 fn systemd_understands_them() {
     let folder = folder();
     let copies = TempDir::new().expect("a folder");
-    for file in [AGENT, CERTS, NETNS] {
+    for file in [AGENT, CERTS, NETNS, RELAY] {
         let text = fs::read_to_string(folder.join(file)).expect("a unit");
         let text = text.replace("/usr/bin/xdp-lb", "/bin/sh");
         fs::write(copies.path().join(file), text).expect("a copy");
     }
-    let paths = [AGENT, CERTS, NETNS].map(|file| copies.path().join(file));
+    let paths = [AGENT, CERTS, NETNS, RELAY].map(|file| copies.path().join(file));
     match Command::new("systemd-analyze").args(["verify", "--man=no"]).args(paths).output() {
         Ok(output) => {
             assert!(output.status.success(), "{output:?}");
