@@ -196,14 +196,16 @@ impl Balancer {
     /// Serves this from now on; where that cannot be, what was served before.
     pub fn serve(&mut self, serving: Serving) -> Result<(), Error> {
         let before = std::mem::replace(&mut self.serving, serving);
-        self.health.set(&self.serving.desired);
         let done = self.reconcile();
         match &done {
-            Ok(()) => self.refused = None,
+            Ok(()) => {
+                self.refused = None;
+                // Not before: who is down and is not in a document that is refused would be up after it.
+                self.health.set(&self.serving.desired);
+            }
             Err(error) => {
                 self.refused = Some(error.to_string());
                 self.serving = before;
-                self.health.set(&self.serving.desired);
             }
         }
         self.report();
@@ -249,7 +251,9 @@ impl Balancer {
             return;
         }
         // First, so that no flow is opened to them meanwhile.
-        self.try_reconcile();
+        if !self.try_reconcile() {
+            return;
+        }
         let resets = turned.into_iter().filter(|it| it.on_marked_down == OnMarkedDown::Reset);
         let members: BTreeSet<_> = resets.map(|turned| turned.name).collect();
         let down = |name: &BackendName| {
@@ -337,12 +341,15 @@ impl Balancer {
         debug!(took = ?started.elapsed(), "swept");
     }
 
-    fn try_reconcile(&mut self) {
-        if let Err(error) = self.reconcile() {
+    /// Whether it could be done.
+    fn try_reconcile(&mut self) -> bool {
+        let done = self.reconcile();
+        if let Err(error) = &done {
             warn!("{error}; the maps stay as they are");
             self.refused = Some(error.to_string());
         }
         self.report();
+        done.is_ok()
     }
 
     /// Makes the maps what document and network ask for.

@@ -4,12 +4,13 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 /// HAProxy answers at once, or hangs.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Workers that leave and are asked: one for each reload within a connection's life.
 const LEAVING_MAX: usize = 32;
@@ -57,13 +58,13 @@ pub async fn rows(socket: &Path) -> io::Result<Vec<Row>> {
 /// Those of the workers that ended for a reload and have connections still, by way of their master. None
 /// where there is no such master.
 pub async fn leaving(master: &Path) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for pid in leavers(&ask(master, "show proc").await.unwrap_or_default()).take(LEAVING_MAX) {
+    let shown = ask(master, "show proc").await.unwrap_or_default();
+    let asked = leavers(&shown).take(LEAVING_MAX).map(async |pid| {
         let command = format!("@!{pid} show info;@!{pid} show stat -1 -1 -1");
         // It may have ended meanwhile.
-        rows.extend(parse(&ask(master, &command).await.unwrap_or_default(), true));
-    }
-    rows
+        parse(&ask(master, &command).await.unwrap_or_default(), true)
+    });
+    join_all(asked).await.concat()
 }
 
 /// Of `show proc`: process ids of workers that have seen a reload.

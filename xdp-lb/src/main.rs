@@ -129,6 +129,9 @@ struct Relay {
     /// What has come already, so that it is refused after a restart too.
     #[arg(long, value_name = "FILE", default_value = "/var/lib/xdp-lb/heartbeat-relay.json")]
     state: PathBuf,
+    /// An amphora whose clock went back: its next start is taken. May be given again.
+    #[arg(long, value_name = "AMPHORA")]
+    forget: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -275,9 +278,9 @@ fn heartbeats(command: Heartbeat) -> Result<()> {
             let (options, key) = (listen::Options { bind, json, count }, key.read()?);
             Ok(runtime()?.block_on(listen::listen(options, &key))?)
         }
-        Heartbeat::Relay(Relay { bind, to, key, state }) => {
+        Heartbeat::Relay(Relay { bind, to, key, state, forget }) => {
             log_to_stderr();
-            let (options, key) = (relay::Options { bind, to, state }, key.read()?);
+            let (options, key) = (relay::Options { bind, to, state, forget }, key.read()?);
             Ok(runtime()?.block_on(relay::relay(options, &key))?)
         }
     }

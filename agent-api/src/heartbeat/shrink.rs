@@ -62,6 +62,15 @@ pub fn shrink(mut message: Message) -> Result<(Message, Shrunk), serde_json::Err
     Ok((message, shrunk))
 }
 
+impl Shrunk {
+    /// Whether as much was left out; the bytes differ from message to message, and a few members with
+    /// them.
+    pub fn is_like(self, other: Self) -> bool {
+        (self.disabled, self.unchecked) == (other.disabled, other.unchecked)
+            && self.checked.abs_diff(other.checked) * 10 <= self.checked
+    }
+}
+
 fn bytes(message: &Message) -> Result<usize, serde_json::Error> {
     Ok(compressed(&message.to_json()?).len() + OVERHEAD_MAX)
 }

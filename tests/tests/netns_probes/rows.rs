@@ -307,7 +307,7 @@ pub fn ping(world: &World) {
     let rows: [(_, crate::raw::Answer, _, _); 3] = [
         ("answers what was not asked", |echo| vec![wrong(echo)], SHORT, late("answer", SHORT.read)),
         ("answers that too", |echo| vec![wrong(echo), reply(echo, 0)], LONG, Ok(())),
-        ("floods", |echo| vec![wrong(echo); 100], LONG, Err(Failure::Noise(64))),
+        ("floods", |echo| vec![wrong(echo); 400], LONG, Err(Failure::Noise(256))),
     ];
     for (name, answer, patience, want) in rows {
         for (family, protocol) in [(Family::V4, Protocol::ICMPV4), (Family::V6, Protocol::ICMPV6)] {
@@ -356,7 +356,7 @@ pub fn sctp_by_hand(world: &World) {
         ),
         ("nothing", |_| vec![], SHORT, late("answer", SHORT.read)),
         ("another's tag", |init| vec![sctp(init, 1, &INIT_ACK)], SHORT, late("answer", SHORT.read)),
-        ("a flood", |init| vec![sctp(init, 1, &INIT_ACK); 100], LONG, Err(Failure::Noise(64))),
+        ("a flood", |init| vec![sctp(init, 1, &INIT_ACK); 400], LONG, Err(Failure::Noise(256))),
     ];
     for (name, answer, patience, want) in rows {
         for family in [Family::V4, Family::V6] {

@@ -138,6 +138,9 @@ impl Heart {
         });
         let sent = sent.await;
         self.journal = journal;
+        if sent.is_ok() {
+            self.door.amphora().told();
+        }
         sent
     }
 
@@ -152,7 +155,7 @@ impl Heart {
             return whole;
         };
         let (message, shrunk) = shrink(message)?;
-        if self.shrunk != Some(shrunk) {
+        if self.shrunk.is_none_or(|before| !before.is_like(shrunk)) {
             warn!("{shrunk}");
             self.shrunk = Some(shrunk);
         }

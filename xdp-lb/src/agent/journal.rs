@@ -39,13 +39,22 @@ struct Told {
     /// Of the source that was told of last, which is all that the stock agent writes.
     #[serde(flatten)]
     last: Totals,
+    /// The one that was read last stands last.
     #[serde(default)]
-    sources: BTreeMap<Source, Totals>,
+    sources: Vec<Counted>,
 }
 
-/// Sources of a listener that are kept beside those that are read: HAProxy that does not answer for once
-/// has it all when it does again.
-const SOURCES_MAX: usize = 8;
+/// All that was told of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Counted {
+    source: Source,
+    #[serde(flatten)]
+    totals: Totals,
+}
+
+/// Sources of a listener: HAProxy that does not answer for once has it all when it does again, and so has
+/// each of its workers that leave.
+const SOURCES_MAX: usize = 64;
 /// Listeners that are kept though nobody wants them: one that comes back may go on counting.
 const LISTENERS_MAX: usize = 4096;
 
@@ -60,15 +69,14 @@ impl Journal {
         for (source, now) in readings {
             let before = told.before(source, *now);
             news = news + now.since(before);
-            told.sources.insert(source.clone(), *now);
+            told.sources.retain(|it| it.source != *source);
+            // A reading that comes late, of an earlier time, takes nothing back.
+            let totals = now.at_least(before);
+            told.sources.push(Counted { source: source.clone(), totals });
             told.last = *now;
         }
-        let is_read = |source: &Source| readings.iter().any(|(read, _)| read == source);
-        while told.sources.len() > SOURCES_MAX.max(readings.len()) {
-            let unread = told.sources.keys().find(|source| !is_read(source)).cloned();
-            let Some(unread) = unread else { break };
-            told.sources.remove(&unread);
-        }
+        let most = SOURCES_MAX.max(readings.len());
+        told.sources.drain(..told.sources.len().saturating_sub(most));
         news
     }
 
@@ -115,8 +123,8 @@ pub async fn deliver<E>(
 impl Told {
     /// What was told of a source.
     fn before(&self, source: &Source, now: Totals) -> Totals {
-        match self.sources.get(source) {
-            Some(before) => *before,
+        match self.sources.iter().find(|it| it.source == *source) {
+            Some(before) => before.totals,
             // The stock agent's file says not where: as it does, anything below began anew.
             None if self.sources.is_empty() && now.is_after(self.last) => self.last,
             None => Totals::default(),
@@ -132,8 +140,16 @@ impl Totals {
             && self.connections >= before.connections
     }
 
-    /// Nothing where it is below: a source that only counts up has then lost something, and what it
-    /// counted before was told.
+    fn at_least(self, before: Self) -> Self {
+        Self {
+            bytes_in: self.bytes_in.max(before.bytes_in),
+            bytes_out: self.bytes_out.max(before.bytes_out),
+            request_errors: self.request_errors.max(before.request_errors),
+            connections: self.connections.max(before.connections),
+        }
+    }
+
+    /// Nothing where it is below: so much of the source was told already.
     fn since(self, before: Self) -> Self {
         Self {
             bytes_in: self.bytes_in.saturating_sub(before.bytes_in),
@@ -185,8 +201,8 @@ mod tests {
             ("both, while it moves back", &[("haproxy 1", 6), ("xdp 1", 20)], 8),
             ("HAProxy began anew, and is further by now", &[("haproxy 2", 7)], 7),
             ("the old worker's last connection", &[("haproxy 1", 8), ("haproxy 2", 7)], 2),
-            ("a count that was lost", &[("xdp 1", 15)], 0),
-            ("and goes on", &[("xdp 1", 16)], 1),
+            ("a reading of an earlier time", &[("xdp 1", 15)], 0),
+            ("and one of now", &[("xdp 1", 21)], 1),
         ];
         let mut journal = Journal::default();
         for (row, read, want) in rows {
@@ -205,7 +221,9 @@ mod tests {
         let json = serde_json::to_value(&journal).unwrap();
         let figures = serde_json::json!({"bin": 3, "bout": 6, "ereq": 0, "stot": 3});
         let mut want = figures.clone();
-        want["sources"] = serde_json::json!({"xdp": figures});
+        let mut counted = figures.clone();
+        counted["source"] = "xdp".into();
+        want["sources"] = serde_json::json!([counted]);
         assert_eq!(json, serde_json::json!({"l": want}));
         assert_eq!(serde_json::from_value::<Journal>(json).unwrap(), journal);
 
@@ -223,7 +241,9 @@ mod tests {
         for worker in 0..100 {
             journal.tell("l", &[(format!("haproxy {worker}"), totals(1))]);
         }
-        assert_eq!(journal.0["l"].sources.len(), SOURCES_MAX);
+        let kept = journal.0["l"].sources.iter().map(|it| it.source.clone()).collect::<Vec<_>>();
+        let last = (100 - SOURCES_MAX..100).map(|worker| format!("haproxy {worker}"));
+        assert_eq!(kept, last.collect::<Vec<_>>());
         for listener in 0..2 * LISTENERS_MAX {
             journal.tell(&listener.to_string(), &[("xdp".to_owned(), totals(1))]);
         }
@@ -240,6 +260,8 @@ mod tests {
         /// An engine's counters begin anew.
         Reset(usize),
         Restart,
+        /// A reading of an earlier time is told once more, beside one of now.
+        OldReading(usize),
         /// It may crash before any of its steps, and each of its writes may fail.
         Heartbeat {
             fate: Fate,
@@ -266,6 +288,7 @@ mod tests {
             3 => (0..2_usize, 1..1000_u64).prop_map(|(engine, bytes)| Event::Traffic(engine, bytes)),
             1 => (0..2_usize).prop_map(Event::Reset),
             1 => Just(Event::Restart),
+            1 => (0..2_usize).prop_map(Event::OldReading),
             3 => (fate, crash, writes)
                 .prop_map(|(fate, crash, writes)| Event::Heartbeat { fate, crash, writes }),
         ]
@@ -316,6 +339,14 @@ mod tests {
                     self.sent[engine] = 0;
                 }
                 Event::Restart => self.start(),
+                Event::OldReading(engine) => {
+                    let (generation, _) = self.engines[engine];
+                    let old = Totals { bytes_in: self.sent[engine] / 2, ..Totals::default() };
+                    let read = [(format!("{engine} {generation}"), old)];
+                    let mut next = self.memory.clone();
+                    assert_eq!(next.tell("l", &read), Totals::default());
+                    (self.disk, self.memory) = (next.clone(), next);
+                }
                 Event::Heartbeat { fate, crash, writes } => self.heartbeat(fate, crash, writes),
             }
         }
@@ -364,8 +395,9 @@ mod tests {
             for engine in [0, 1] {
                 let (generation, _) = self.engines[engine];
                 let source = format!("{engine} {generation}");
-                let told = self.memory.0.get("l").and_then(|told| told.sources.get(&source));
-                let told = told.map_or(0, |totals| totals.bytes_in);
+                let told = self.memory.0.get("l");
+                let told = told.and_then(|told| told.sources.iter().find(|it| it.source == source));
+                let told = told.map_or(0, |it| it.totals.bytes_in);
                 // It was written that it is told, and then was not.
                 self.unsent += told - self.sent[engine];
                 self.sent[engine] = told;

@@ -23,6 +23,7 @@ use agent_api::plug::VipPlug;
 use agent_api::rules::Rule;
 use agent_api::understood::{Listener, Protocol};
 use agent_api::{AgentConfig, Paths, durable};
+use futures_util::future::join_all;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, MutexGuard, OnceCell, watch};
 use tokio::task::spawn_blocking;
@@ -58,6 +59,9 @@ const EXPORTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where keepalived is, as in the stock unit.
 const KEEPALIVED: &str = "/usr/sbin/keepalived";
 
+/// Listeners of workers that are no more, until it is told what they had counted.
+const LAST_WORDS_MAX: usize = 16_384;
+
 /// What ends the names of HAProxy's sockets in the base path.
 const SOCKET: &str = ".sock";
 
@@ -79,8 +83,11 @@ pub struct Machine {
     state: Mutex<State>,
     /// Once something was applied, well or not.
     brought: AtomicBool,
-    /// What workers of HAProxy had counted before the last reload, some of which are no more.
-    last_words: std::sync::Mutex<Vec<Row>>,
+    /// One exposition at a time: it takes memory.
+    exposing: Mutex<()>,
+    /// What workers of HAProxy had counted before a reload, some of which are no more, and whether it was
+    /// observed since.
+    last_words: std::sync::Mutex<Vec<(Row, bool)>>,
 }
 
 /// What all who serve have counted and know.
@@ -145,6 +152,7 @@ impl Machine {
             inside: OnceCell::new(),
             state: Mutex::default(),
             brought: AtomicBool::new(false),
+            exposing: Mutex::default(),
             last_words: std::sync::Mutex::default(),
         }
     }
@@ -164,43 +172,68 @@ impl Machine {
             }
         };
         let mut rows = self.rows().await;
-        let last = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = |row: &&Row| !rows.iter().any(|it| it.worker == row.worker);
-        let gone: Vec<_> = last.iter().filter(gone).cloned().collect();
-        rows.extend(gone);
+        // Those that are read beside them again are told no more by it.
+        let mut last = self.last_words();
+        last.iter_mut().for_each(|(_, heard)| *heard = true);
+        rows.extend(last.iter().map(|(row, _)| row.clone()));
+        drop(last);
         Seen { forwarded, standings, frames, rows }
     }
 
-    /// What the HAProxy processes say now, also those that leave.
+    /// What was observed is told, and need not be kept for workers that are no more.
+    pub fn told(&self) {
+        self.last_words().retain(|(_, heard)| !heard);
+    }
+
+    fn last_words(&self) -> std::sync::MutexGuard<'_, Vec<(Row, bool)>> {
+        self.last_words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the HAProxy processes say now, also those that leave. Within seconds, whatever hangs.
     async fn rows(&self) -> Vec<Row> {
         let (base, run) = {
             let config = self.config.borrow();
             (config.base_path.clone(), lock::run_directory(&config.amphora_id))
         };
-        let mut rows = Vec::new();
-        for name in durable::names(&base).unwrap_or_default() {
-            let Some(load_balancer) = name.strip_suffix(SOCKET) else { continue };
-            match haproxy_stats::rows(&base.join(&name)).await {
-                Ok(more) => rows.extend(more),
+        let names = durable::names(&base).unwrap_or_default();
+        let load_balancers = names.iter().filter_map(|name| name.strip_suffix(SOCKET));
+        let asked = load_balancers.map(async |load_balancer| {
+            let socket = base.join(format!("{load_balancer}{SOCKET}"));
+            let master = haproxy::master_socket(&run, load_balancer);
+            let (rows, leaving) =
+                tokio::join!(haproxy_stats::rows(&socket), haproxy_stats::leaving(&master));
+            let rows = match rows {
+                Ok(rows) => rows,
                 // One that died is started again; one of before a reboot is nobody's.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-                Err(error) => warn!("{name}: {error}"),
-            }
-            rows.extend(haproxy_stats::leaving(&haproxy::master_socket(&run, load_balancer)).await);
-        }
-        rows
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Vec::new(),
+                Err(error) => {
+                    warn!("{}: {error}", socket.display());
+                    Vec::new()
+                }
+            };
+            [rows, leaving].concat()
+        });
+        join_all(asked).await.concat()
     }
 
     /// Notes what the workers have counted that a reload may end at once.
     async fn hear_last_words(&self) {
         let rows = self.rows().await.into_iter().filter(|row| row.server == "FRONTEND");
-        let rows = rows.map(|row| Row { leaving: true, sessions: 0, ..row }).collect();
-        *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) = rows;
+        let rows = rows.map(|row| (Row { leaving: true, sessions: 0, ..row }, false));
+        let rows: Vec<_> = rows.collect();
+        let mut last = self.last_words();
+        last.retain(|(row, _)| !rows.iter().any(|(new, _)| new.worker == row.worker));
+        last.extend(rows);
+        // Reloads without a heartbeat between them are few.
+        let most = LAST_WORDS_MAX.min(last.len());
+        let excess = last.len() - most;
+        last.drain(..excess);
     }
 
     /// All metrics. Fails where nobody knows any.
     pub async fn exposition(&self, listeners: &[Listener]) -> Result<String, Failed> {
         let wanted = listeners.iter().any(|listener| listener.protocol == Protocol::Prometheus);
+        let _turn = self.exposing.lock().await;
         let exporter = if wanted { Some(self.exporter().await) } else { None };
         let Seen { forwarded, standings, frames, rows } = self.observe().await;
         if let (Some(Err(why)), None, true) = (&exporter, &forwarded, rows.is_empty()) {
@@ -233,9 +266,10 @@ impl Machine {
             stream.set_nonblocking(true)?;
             Ok(stream)
         };
+        let namespace = inside.namespace.try_clone().map_err(|error| error.to_string())?;
         let asked = async {
-            let stream = inside.namespace.enter(connect).flatten()?;
-            serve::exported(TcpStream::from_std(stream)?).await
+            let connected = spawn_blocking(move || namespace.enter(connect).flatten()).await;
+            serve::exported(TcpStream::from_std(connected.map_err(io::Error::other)??)?).await
         };
         match timeout(EXPORTER_TIMEOUT, asked).await {
             Ok(text) => text.map_err(|error: io::Error| error.to_string()),

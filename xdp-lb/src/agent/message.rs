@@ -53,7 +53,9 @@ pub fn withheld(mut message: Message) -> Message {
 impl Known<'_> {
     /// Whether the packet path takes its new connections, or would but for the start.
     pub fn by_packets(&self, listener: &str) -> bool {
-        self.starting || self.forwarded(listener).any(|it| !it.leaving)
+        let forwards = self.forwarded(listener).any(|it| !it.leaving);
+        // HAProxy of before the start serves on, and knows its members.
+        forwards || self.starting && !self.frontends(listener).any(|row| !row.leaving)
     }
 
     fn forwarded(&self, listener: &str) -> impl Iterator<Item = &stats::Listener> {
@@ -134,6 +136,7 @@ fn key(listener: &understood::Listener, pool: &str) -> PoolKey {
 
 #[cfg(test)]
 mod tests {
+    use agent_api::heartbeat::message::PoolStatus;
     use agent_api::understood::{Engine, Layer7};
 
     use super::super::pools::tests::{member, pool, row};
@@ -306,6 +309,14 @@ mod tests {
                 ..tcp()
             },
             Case {
+                name: "the agent has just started, and HAProxy serves on",
+                starting: true,
+                rows: frontend(),
+                before: Some((HAPROXY, totals(90, 150, 0, 5))),
+                told: of(10, 50, 2, 1, 3),
+                ..tcp()
+            },
+            Case {
                 name: "no VIP, as of a disabled load balancer",
                 listener: unserved(),
                 told: Some(NONE),
@@ -333,6 +344,25 @@ mod tests {
             let (second, same) = message("a", 8, known, &after);
             assert_eq!(same, after, "{name}");
             assert_eq!(second.listeners, withheld(first).listeners, "{name}");
+        }
+    }
+
+    /// What HAProxy says of pools holds at a start too.
+    #[test]
+    fn edges_21_27_pools_at_a_start() {
+        let listeners = [listener(Protocol::Http)];
+        let down = [row("l", "FRONTEND", "OPEN", 0), row("p:l", "BACKEND", "DOWN", 0)];
+        for (rows, want) in [(&down[..], PoolStatus::Down), (&[], PoolStatus::Up)] {
+            let known = Known {
+                standings: &Standings::new(),
+                listeners: &listeners,
+                forwarded: None,
+                rows,
+                starting: true,
+            };
+            let (message, _) = message("a", 0, known, &Journal::default());
+            let pools: Vec<_> = message.pools.values().map(|pool| pool.status).collect();
+            assert_eq!(pools, [want], "{rows:?}");
         }
     }
 

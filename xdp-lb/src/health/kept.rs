@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::Standings;
 use super::member::{Member, Standing};
+use super::schedule::Known;
 use super::target::{Manner, Target};
 use crate::volatile;
 
@@ -32,6 +33,7 @@ struct KeptPool {
 /// A member as its probes saw it last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptMember {
+    serves_at: SocketAddr,
     at: SocketAddr,
     pub member: Member,
     /// Why it is down.
@@ -48,17 +50,29 @@ impl Kept {
                 monitor: Monitor::clone(&target.monitor),
                 members: BTreeMap::new(),
             });
-            pool.members.insert(id.clone(), KeptMember { at: target.at, member, why });
+            pool.members.insert(
+                id.clone(),
+                KeptMember { serves_at: target.serves_at, at: target.at, member, why },
+            );
         }
         kept
     }
 
-    /// What is known of a member, if it was probed there and in that way.
-    pub fn find(&self, target: &Target) -> Option<&KeptMember> {
+    /// What is known of a member. If it was probed elsewhere or otherwise, that it was down, if so; of
+    /// one that serves elsewhere nothing.
+    pub fn find(&self, target: &Target) -> Option<Known> {
         let (pool, id) = &target.name;
-        let pool = self.0.get(pool).filter(|pool| pool.manner == target.manner)?;
-        let probe = &target.monitor.probe;
-        pool.members.get(id).filter(|it| it.at == target.at && pool.monitor.probe == *probe)
+        let pool = self.0.get(pool)?;
+        let KeptMember { serves_at, at, member, why } = pool.members.get(id)?;
+        let is_same = (pool.manner, *at) == (target.manner, target.at)
+            && pool.monitor.probe == target.monitor.probe;
+        match member {
+            member if is_same => Some((*member, why.clone())),
+            Member::Down { .. } if *serves_at == target.serves_at => {
+                Some((Member::Down { passed: 0 }, why.clone()))
+            }
+            Member::Down { .. } | Member::Up { .. } => None,
+        }
     }
 
     pub fn standings(&self) -> Standings {

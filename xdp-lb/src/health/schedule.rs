@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use agent_api::{Desired, Monitor, OnMarkedDown};
 
-use super::kept::{Kept, KeptMember};
+use super::kept::Kept;
 use super::member::{Member, Standing};
 use super::probe::Patience;
 use super::target::{Target, targets};
@@ -40,6 +40,9 @@ struct Probed {
     /// When the last that was begun was due.
     last: Option<Instant>,
 }
+
+/// Where a member stood, and why it was down.
+pub type Known = (Member, Option<String>);
 
 /// A probe that is to be made now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +81,8 @@ impl Schedule {
     /// What is to be probed from now on.
     ///
     /// A member that stays, and is probed there and in that way still, keeps its standing and its
-    /// rhythm. The first probes of new ones are spread over their delay, those of all pools together
+    /// rhythm. One that is probed otherwise from now on stays down if it was, until it passes: HAProxy's
+    /// `server-state-file` does not look at how. The first probes of new ones are spread over their delay, those of all pools together
     /// (HAProxy `check.c`, `start_checks`; keepalived begins at random within `delay_loop`).
     pub fn set(&mut self, desired: &Desired, now: Instant) {
         let mut before = std::mem::take(&mut self.members);
@@ -87,14 +91,19 @@ impl Schedule {
         for target in targets(desired) {
             match before.remove(&target.name) {
                 Some(probed) if probed.target.is_same(&target) => self.keep(probed, target, now),
-                Some(_) | None => new.push(target),
+                Some(probed) if probed.target.serves_at == target.serves_at => {
+                    new.push((target, probed.down()));
+                }
+                Some(_) => new.push((target, None)),
+                None => new.push((target, None)),
             }
         }
         let kept = if new.is_empty() { Kept::default() } else { std::mem::take(&mut self.kept) };
         let count = u32::try_from(new.len()).unwrap_or(u32::MAX).max(1);
-        for (place, target) in (0..).zip(new) {
+        for (place, (target, down)) in (0..).zip(new) {
             let at = now + target.delay() / count * place;
-            self.begin(target, &kept, at);
+            let known = down.or_else(|| kept.find(&target));
+            self.begin(target, known, at);
         }
     }
 
@@ -114,12 +123,10 @@ impl Schedule {
         }
     }
 
-    fn begin(&mut self, target: Target, kept: &Kept, at: Instant) {
+    fn begin(&mut self, target: Target, known: Option<Known>, at: Instant) {
         let name = target.name.clone();
-        let (member, why) = match kept.find(&target) {
-            Some(KeptMember { member, why, .. }) => {
-                (member.within(target.thresholds()), why.clone())
-            }
+        let (member, why) = match known {
+            Some((member, why)) => (member.within(target.thresholds()), why),
             None => (target.begins(), None),
         };
         let probed = Probed { target, member, failures: 0, why, turn: 0, due: None, last: None };
@@ -209,6 +216,11 @@ impl Schedule {
 }
 
 impl Probed {
+    /// Of a member that is down, that it is, without what it has passed since.
+    fn down(self) -> Option<Known> {
+        (!self.member.is_up()).then_some((Member::Down { passed: 0 }, self.why))
+    }
+
     /// Whether this is the probe that it has under way.
     fn is_at(&self, job: &Job) -> bool {
         self.turn == job.turn && self.due.is_none()

@@ -21,6 +21,9 @@ pub struct Target {
     pub name: Name,
     pub manner: Manner,
     pub monitor: Arc<Monitor>,
+    /// Where it serves.
+    pub serves_at: SocketAddr,
+    /// Where it is probed.
     pub at: SocketAddr,
 }
 
@@ -60,6 +63,7 @@ pub fn targets(desired: &Desired) -> Vec<Target> {
             name: (pool.id.clone(), member.id.clone()),
             manner: *manner,
             monitor: Arc::clone(&monitor),
+            serves_at: (member.address, member.port).into(),
             at: member.probed_at.unwrap_or((member.address, member.port).into()),
         }));
     }

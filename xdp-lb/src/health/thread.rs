@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::probe::{Failure, Prober};
 use super::schedule::{Changed, Job};
@@ -41,8 +41,11 @@ const COMPLAINTS: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(5);
 
 pub fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let run = move || {
+        let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return error!("no member is probed: {error}"),
+        };
         // A task of its own: each waking of the one that is blocked on would cost two system calls.
         if let Err(panicked) = runtime.block_on(runtime.spawn(Probing::new(shared).run())) {
             resume_unwind(panicked.into_panic());
@@ -139,7 +142,6 @@ impl Probing {
             return self.shared.schedule().missed(job, now);
         }
         let result = result.map_err(|failure| failure.to_string());
-        // The owner never sees one without the other.
         let changed = self.shared.schedule().result(job, result, now);
         match changed {
             Changed::Nothing => return,

@@ -1,6 +1,6 @@
 //! `xdp-lb heartbeat decode`: heartbeats of a file, as tables.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -103,19 +103,37 @@ impl fmt::Display for Decoded {
 
 impl fmt::Display for Heartbeat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whoever sent it may want to move a cursor.
+        let mut f = Plain(f);
         write!(f, "{}", self.envelope)?;
         if let Some(why) = &self.refused {
             write!(f, ", REFUSED: {why}")?;
         }
         match self.typed() {
-            Some(message) => written(f, &message),
+            Some(message) => written(&mut f, &message),
             // Of another version; for whoever knows it.
             None => writeln!(f, "\n{:#}", self.message),
         }
     }
 }
 
-fn written(f: &mut fmt::Formatter<'_>, message: &Message) -> fmt::Result {
+/// Shows control characters, but for the ends of lines.
+struct Plain<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl Write for Plain<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            if character.is_control() && character != '\n' {
+                write!(self.0, "{}", character.escape_default())?;
+            } else {
+                self.0.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn written(f: &mut impl Write, message: &Message) -> fmt::Result {
     writeln!(f, "\namphora {}, message {}", message.id, message.seq)?;
     let mut listeners =
         table(&["LISTENER", "STATUS", "BYTES IN", "BYTES OUT", "OPEN", "NEW", "ERRORS"]);

@@ -11,7 +11,7 @@ use agent_api::heartbeat::DATAGRAM_MAX;
 use agent_api::heartbeat::message::{MemberStatus, Message};
 use serde::Serialize;
 use tokio::net::UdpSocket;
-use tokio::time::{interval, timeout_at};
+use tokio::time::interval;
 
 use super::Error;
 use super::read::{Envelope, Heartbeat, Reader};
@@ -28,6 +28,8 @@ pub struct Options {
 
 /// How often the table is drawn again.
 const REDRAW: Duration = Duration::from_secs(1);
+/// Letters of an id; Octavia's have 36.
+const ID_MAX: usize = 64;
 /// Amphorae that are shown; who sends more is not ours.
 const SHOWN_MAX: usize = 4096;
 
@@ -42,17 +44,15 @@ pub async fn listen(options: Options, key: &Secret) -> Result<(), Error> {
     let live = io::stdout().is_terminal() && !options.json;
     let mut buffer = vec![0; DATAGRAM_MAX + 1];
     let mut redraw = interval(REDRAW);
-    let mut due = redraw.tick().await;
     let mut taken = 0;
     while options.count.is_none_or(|count| taken < count) {
-        let Ok(received) = timeout_at(due, socket.recv_from(&mut buffer)).await else {
-            if live {
+        let (length, from) = tokio::select! {
+            _ = redraw.tick(), if live => {
                 draw(&seen)?;
+                continue;
             }
-            due = redraw.tick().await + REDRAW;
-            continue;
+            received = socket.recv_from(&mut buffer) => received?,
         };
-        let (length, from) = received?;
         let read = reader.read(&buffer[..length]).map_err(|error| error.to_string());
         taken += 1;
         if options.json {
@@ -61,16 +61,34 @@ pub async fn listen(options: Options, key: &Secret) -> Result<(), Error> {
                 Err(error) => serde_json::to_string(&Line { from, said: Unread { error } }),
             };
             say(&line.map_err(io::Error::from)?)?;
+        } else if !live {
+            say(&line(from, &read))?;
         }
         seen.note(from, read, Instant::now());
-        if !live && !options.json {
-            say(&seen.latest(from))?;
-        }
     }
     if live {
         draw(&seen)?;
     }
     Ok(())
+}
+
+/// What has come, in one line.
+fn line(from: SocketAddr, read: &Result<Heartbeat, String>) -> String {
+    match read {
+        Err(error) => format!("{from}  NOT READ: {error}"),
+        Ok(heartbeat) => {
+            let (id, envelope) = (shown(heartbeat.amphora()), heartbeat.envelope);
+            let refused = heartbeat.refused.as_ref().map(|why| format!("  REFUSED: {why}"));
+            let said =
+                heartbeat.typed().map_or_else(String::new, |it| Figures::of(&it).to_string());
+            format!("{from}  {id}  {envelope}  {said}{}", refused.unwrap_or_default())
+        }
+    }
+}
+
+/// An id as it may be shown: anybody may have sent it.
+fn shown(id: &str) -> String {
+    id.chars().take(ID_MAX).flat_map(char::escape_default).collect()
 }
 
 #[derive(Serialize)]
@@ -100,9 +118,9 @@ fn draw(seen: &Seen) -> io::Result<()> {
 #[derive(Debug, Default)]
 struct Seen {
     amphorae: BTreeMap<String, Amphora>,
-    /// By the sender of the last one that could not be read.
-    unread: u64,
-    last_unread: Option<(SocketAddr, String)>,
+    /// Not read, not authentic, or not for the first time; and the last of them.
+    refused: u64,
+    last_refused: Option<(SocketAddr, String)>,
 }
 
 #[derive(Debug)]
@@ -113,8 +131,6 @@ struct Amphora {
     /// Since the one before.
     since_before: Option<Duration>,
     heartbeats: u64,
-    /// Why the last was to be refused, if so.
-    refused: Option<String>,
     said: Option<Figures>,
 }
 
@@ -153,40 +169,27 @@ impl Figures {
 
 impl Seen {
     fn note(&mut self, from: SocketAddr, read: Result<Heartbeat, String>, now: Instant) {
+        // Only who has the key has a row: else anybody could fill the table, or change that of another.
         let heartbeat = match read {
-            Ok(heartbeat) => heartbeat,
-            Err(error) => {
-                self.unread += 1;
-                self.last_unread = Some((from, error));
+            Ok(Heartbeat { refused: Some(why), .. }) | Err(why) => {
+                self.refused += 1;
+                self.last_refused = Some((from, why));
                 return;
             }
+            Ok(heartbeat) => heartbeat,
         };
-        let id = heartbeat.amphora().to_owned();
+        let id = shown(heartbeat.amphora());
         if !self.amphorae.contains_key(&id) && self.amphorae.len() >= SHOWN_MAX {
             return;
         }
         let said = heartbeat.typed().as_ref().map(Figures::of);
-        let Heartbeat { envelope, refused, .. } = heartbeat;
+        let envelope = heartbeat.envelope;
         let before = self.amphorae.get(&id);
         let since_before = before.map(|before| now.duration_since(before.last));
         let heartbeats = before.map_or(0, |before| before.heartbeats) + 1;
         let last = now;
-        let amphora = Amphora { from, envelope, last, since_before, heartbeats, refused, said };
+        let amphora = Amphora { from, envelope, last, since_before, heartbeats, said };
         self.amphorae.insert(id, amphora);
-    }
-
-    /// The last that came, in one line.
-    fn latest(&self, from: SocketAddr) -> String {
-        let latest = self.amphorae.iter().max_by_key(|(_, amphora)| amphora.last);
-        match (latest, &self.last_unread) {
-            (_, Some((sender, error))) if *sender == from => format!("{from}  NOT READ: {error}"),
-            (Some((id, Amphora { envelope, refused, said, .. })), _) => {
-                let refused = refused.as_ref().map(|why| format!("  REFUSED: {why}"));
-                let said = said.map_or_else(String::new, |it| it.to_string());
-                format!("{from}  {id}  {envelope}  {said}{}", refused.unwrap_or_default())
-            }
-            (None, _) => String::new(),
-        }
     }
 }
 
@@ -217,16 +220,14 @@ impl fmt::Display for Seen {
             "NEW",
             "BYTES IN",
             "BYTES OUT",
-            "REFUSED",
         ]);
         for (id, amphora) in &self.amphorae {
-            let Amphora { from, envelope, last, since_before, heartbeats, refused, said } = amphora;
+            let Amphora { from, envelope, last, since_before, heartbeats, said } = amphora;
             let Figures {
                 listeners, members, down, connections, opened, bytes_in, bytes_out, ..
             } = said.unwrap_or_default();
             let ago = last.elapsed().as_secs();
             let interval = or_dash(since_before.map(|it| format!("{:.1}", it.as_secs_f64())));
-            let refused = or_dash(refused.clone());
             row(
                 &mut amphorae,
                 [
@@ -243,14 +244,50 @@ impl fmt::Display for Seen {
                     &opened,
                     &bytes_in,
                     &bytes_out,
-                    &refused,
                 ],
             );
         }
         writeln!(f, "{amphorae}")?;
-        if let Some((from, error)) = &self.last_unread {
-            writeln!(f, "not read: {}, the last from {from}: {error}", self.unread)?;
+        if let Some((from, why)) = &self.last_refused {
+            writeln!(f, "refused: {}, the last from {from}: {why}", self.refused)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_api::heartbeat::envelope;
+
+    use super::*;
+
+    #[test]
+    fn who_has_a_row() {
+        let message =
+            |id: &str| format!(r#"{{"id":"{id}","seq":1,"ver":3,"listeners":{{}},"pools":{{}}}}"#);
+        let wrap = |id: &str, key: &[u8]| envelope::wrap(message(id).as_bytes(), key).unwrap();
+        let mut reader = Reader::new(b"key");
+        let mut seen = Seen::default();
+        let from = "192.0.2.1:9".parse().unwrap();
+        let sent = [
+            wrap("a", b"key"),
+            wrap("a", b"key"),
+            wrap("a", b"other"),
+            wrap("\\u001b[2J", b"key"),
+            wrap("forged", b"other"),
+            vec![0; 90],
+        ];
+        let mut lines = String::new();
+        for datagram in sent {
+            let read = reader.read(&datagram).map_err(|error| error.to_string());
+            lines += &(line(from, &read) + "\n");
+            seen.note(from, read, Instant::now());
+        }
+        let rows: Vec<_> = seen.amphorae.iter().map(|(id, it)| (&id[..], it.heartbeats)).collect();
+        assert_eq!(rows, [("\\u{1b}[2J", 1), ("a", 2)]);
+        assert_eq!(seen.refused, 3);
+        assert!(!lines.contains('\x1b') && !seen.to_string().contains('\x1b'));
+        assert_eq!(lines.matches("REFUSED").count(), 2, "{lines}");
+        assert_eq!(lines.matches("NOT READ").count(), 1, "{lines}");
     }
 }

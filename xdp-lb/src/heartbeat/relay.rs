@@ -4,22 +4,23 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent_api::config::Secret;
+use agent_api::durable;
 use agent_api::heartbeat::sealed::{self, Opener};
 use agent_api::heartbeat::{DATAGRAM_MAX, envelope};
 use serde_json::Value;
 use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::Error;
-use crate::volatile;
 
 /// How often it is told what was refused, while anything is.
 const TELL: Duration = Duration::from_secs(60);
@@ -34,6 +35,8 @@ pub struct Options {
     pub to: SocketAddr,
     /// What came already, over restarts; made when it is not there.
     pub state: PathBuf,
+    /// Amphorae whose next start is taken whenever it says that it was: their clocks went back.
+    pub forget: Vec<String>,
 }
 
 /// Why a datagram was not handed on.
@@ -103,6 +106,11 @@ impl Relay {
         Ok(envelope::wrap(&json, &self.key).map_err(sealed::Error::Content)?)
     }
 
+    /// Takes the next start of an amphora, whenever it says that it was.
+    pub fn forget(&mut self, amphora: &str) {
+        self.opener.forget(amphora);
+    }
+
     /// What has come, for [`new`](Self::new).
     pub fn remember(&self) -> Result<Vec<u8>, serde_json::Error> {
         self.opener.remember()
@@ -142,9 +150,10 @@ impl fmt::Display for Relay {
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn relay(options: Options, key: &Secret) -> Result<(), Error> {
-    let Options { bind, to, state } = options;
+    let Options { bind, to, state, forget } = options;
     let key = key.reveal().as_bytes();
     let mut relay = recalled(&state, key)?;
+    forget.iter().for_each(|amphora| relay.forget(amphora));
     let bound = |address| move |error| Error::Bind { address, error };
     let socket = UdpSocket::bind(bind).await.map_err(bound(bind))?;
     let any = match to {
@@ -163,6 +172,7 @@ pub async fn relay(options: Options, key: &Secret) -> Result<(), Error> {
     });
     let mut buffer = vec![0; DATAGRAM_MAX + 1];
     let (mut told, mut remembered) = (relay.refused.clone(), relay.taken);
+    let mut keeping: Option<JoinHandle<()>> = None;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -171,10 +181,14 @@ pub async fn relay(options: Options, key: &Secret) -> Result<(), Error> {
                 warn!("{relay}");
                 told.clone_from(&relay.refused);
             },
-            _ = remember.tick() => if remembered != relay.taken {
-                keep(&state, &relay);
-                remembered = relay.taken;
-            },
+            _ = remember.tick() => {
+                // On a disk that is slow the next waits; heartbeats do not.
+                let busy = keeping.as_ref().is_some_and(|it| !it.is_finished());
+                if remembered != relay.taken && !busy {
+                    remembered = relay.taken;
+                    keeping = keep(&state, &relay);
+                }
+            }
             received = socket.recv_from(&mut buffer) => {
                 // An ICMP error about an earlier answer: none is ever sent, so it is somebody's noise.
                 let Ok((length, from)) = received else { continue };
@@ -190,7 +204,10 @@ pub async fn relay(options: Options, key: &Secret) -> Result<(), Error> {
             }
         }
     }
-    keep(&state, &relay);
+    for keeping in keeping.into_iter().chain(keep(&state, &relay)) {
+        // That it panicked it has said itself.
+        let _ = keeping.await;
+    }
     info!("{relay}");
     Ok(())
 }
@@ -206,14 +223,26 @@ fn recalled(state: &Path, key: &[u8]) -> Result<Relay, Error> {
     Relay::new(key, remembered.as_deref()).map_err(|error| failed(error.to_string()))
 }
 
-fn keep(state: &Path, relay: &Relay) {
-    let remembered = relay.remember().map_err(io::Error::from);
-    let written = remembered
-        .map_err(|error| error.to_string())
-        .and_then(|json| volatile::write(state, 0o600, &json).map_err(|error| error.to_string()));
-    if let Err(error) = written {
-        warn!("{error}: after a restart, heartbeats could come again");
-    }
+/// Whole, whatever happens: a torn one would be an error at the next start.
+fn keep(state: &Path, relay: &Relay) -> Option<JoinHandle<()>> {
+    let warn = |error: String| warn!("{error}: after a restart, heartbeats could come again");
+    let json = match relay.remember() {
+        Ok(json) => json,
+        Err(error) => {
+            warn(error.to_string());
+            return None;
+        }
+    };
+    let state = state.to_owned();
+    Some(spawn_blocking(move || {
+        let folder = state.parent().map_or(Ok(()), fs::create_dir_all);
+        let written = folder.map_err(|error| format!("{}: {error}", state.display()));
+        let written = written
+            .and_then(|()| durable::write(&state, 0o600, &json).map_err(|error| error.to_string()));
+        if let Err(error) = written {
+            warn(error);
+        }
+    }))
 }
 
 #[cfg(test)]
@@ -284,5 +313,7 @@ mod tests {
         let mut again = Relay::new(KEY, Some(&relay.remember().unwrap())).unwrap();
         let replayed = again.take(from, &messages[99]);
         assert_eq!(replayed.err().map(|why| why.reason()), Some("of an earlier start"));
+        again.forget("a");
+        assert!(again.take(from, &messages[99]).is_ok(), "its clock went back, and that is known");
     }
 }

@@ -18,9 +18,9 @@ use super::failure::Failure;
 /// Bytes of a packet that are looked at: an IPv4 header of any length, and what ICMP and SCTP put
 /// at their beginnings.
 const BYTES_MAX: usize = 128;
-/// Packets that are looked at for one answer. Others come only from a member that sends them
-/// unasked, or to another program of this machine that probes it too.
-const PACKETS_MAX: usize = 64;
+/// Packets that are looked at for one answer. Others come from a member that sends them unasked, and
+/// answers to other probes of the same address: some members may share one.
+const PACKETS_MAX: usize = 256;
 /// What ICMP reports makes a socket no more readable.
 const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
 

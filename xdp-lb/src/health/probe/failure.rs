@@ -92,7 +92,12 @@ impl Failure {
             Errno::EACCES => Self::Prohibited,
             // As ICMP and as ICMPv6 have it.
             Errno::ENOPROTOOPT | Errno::EPROTO => Self::Unreachable("protocol"),
-            errno @ (Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => Self::Ours { call, errno },
+            // The last two: no source port is left, which HAProxy's own connections use too.
+            errno @ (Errno::EAGAIN
+            | Errno::ENOBUFS
+            | Errno::ENOMEM
+            | Errno::EADDRNOTAVAIL
+            | Errno::EADDRINUSE) => Self::Ours { call, errno },
             errno => Self::Network { call, errno },
         }
     }
