@@ -54,6 +54,18 @@ pub struct Listener {
     pub allowed_networks: Vec<IpNet>,
     /// Seconds after its last packet that a flow is forgotten.
     pub idle_timeout_s: u32,
+    /// How its finished connections are logged, if so; of TCP alone. Not a key of the file.
+    #[serde(skip)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// What HAProxy is told of logs: `log-format`, and the facility of `log`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFormat {
+    /// As HAProxy takes it, one word: the file's escapes are undone.
+    pub text: String,
+    /// Of syslog's `local` facilities, 0 to 7.
+    pub facility: u8,
 }
 
 /// What is forwarded; by its IANA number in the maps.
@@ -214,6 +226,7 @@ impl From<WrittenListener> for Listener {
             connection_limit: written.connection_limit,
             allowed_networks: written.allowed_networks,
             idle_timeout_s: written.idle_timeout_s.unwrap_or(written.protocol.idle_timeout_s()),
+            log_format: None,
         }
     }
 }

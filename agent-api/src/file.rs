@@ -299,6 +299,7 @@ port = 8080
                 connection_limit: None,
                 allowed_networks: vec![],
                 idle_timeout_s: 50,
+                log_format: None,
             }],
             pools: vec![Pool {
                 id: "web".to_owned(),

@@ -30,7 +30,7 @@ pub mod vrrp;
 
 pub use config::AgentConfig;
 pub use desired::{
-    Algorithm, BadName, Desired, Listener, Member, Name, Persistence, Pool, Protocol,
+    Algorithm, BadName, Desired, Listener, LogFormat, Member, Name, Persistence, Pool, Protocol,
 };
 pub use file::Error;
 pub use ipnet::IpNet;

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::desired::{self, Algorithm, BadName, Desired};
+use crate::desired::{self, Algorithm, BadName, Desired, LogFormat};
 use crate::monitor::Monitor;
 use crate::validate::{Fault, Invalid};
 
@@ -41,8 +41,8 @@ pub struct Listener {
     pub default_pool: Option<String>,
     /// The default pool first, then those that layer-7 policies name.
     pub pools: Vec<Pool>,
-    /// Whether each finished connection is to be logged (`log-format`), and how.
-    pub log_format: Option<String>,
+    /// Whether each finished connection is to be logged, and how.
+    pub log_format: Option<LogFormat>,
 }
 
 /// Octavia's `protocol` of a listener, as far as its files tell: HTTPS is TCP there.
@@ -227,6 +227,7 @@ impl Listener {
             connection_limit: self.connection_limit,
             allowed_networks: Vec::new(),
             idle_timeout_s: if silence_s == 0 { protocol.idle_timeout_s() } else { silence_s },
+            log_format: self.log_format.clone(),
         }
     }
 }

@@ -486,6 +486,7 @@ mod tests {
             connection_limit: None,
             allowed_networks: (0..networks).map(|n| address(2, 0, n).into()).collect(),
             idle_timeout_s: 50,
+            log_format: None,
         });
         let pools = members.iter().enumerate().map(|(p, members)| Pool {
             id: format!("p{p}"),

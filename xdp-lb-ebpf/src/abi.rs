@@ -6,7 +6,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file. A program of another version never takes over these maps.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
@@ -52,7 +52,8 @@ pub struct Listener {
     pub restricted: u8,
     /// Leading bits of the client's address (of 128, IPv4 mapped) that persistence tells apart.
     pub sticky_bits: u8,
-    pub zero: u8,
+    /// 1 where its flows keep an [`Account`] for the log.
+    pub logged: u8,
     /// Seconds without a packet after which user space removes a flow.
     pub idle_s: u32,
 }
@@ -233,7 +234,34 @@ pub struct Flow6 {
     pub hop: u64,
     pub key: Key6,
     pub nat: Nat6,
-    pub zero: [u64; 2],
+    /// That of IPv4 is in `ACCOUNTS4`: its flow has no room.
+    pub account: Account,
+}
+
+/// What one direction of a flow has carried, where the listener logs; value of `ACCOUNTS4`, at the
+/// index of the flow's slot.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
+pub struct Account {
+    /// Bytes behind the TCP header.
+    pub payload: u64,
+    /// Nanoseconds since boot: from the client, when the flow was opened; from the member, when either
+    /// side last sent FIN or RST.
+    pub at_ns: u64,
+}
+
+/// Lines of a listener's finished flows; value of `FLOW_LOGS`, by listener id.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
+pub struct FlowLogs {
+    /// Taken by syslog. User space counts them.
+    pub logged: u64,
+    /// Not written: the flow's slot was needed for another, or syslog took no more.
+    pub lost: u64,
 }
 
 macro_rules! flow_parts {

@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
 
 use crate::abi::{Flow4, Flow6, mapped};
+use crate::account::Account;
 use crate::cell::{Word32, Word64};
 #[cfg(doc)]
 use crate::flows;
@@ -79,6 +80,12 @@ pub trait Family: Sized + 'static {
     const VERSION: u8;
 
     fn slot<T: Flows>(tables: &T, index: u32) -> Option<&Self::Slot>;
+    /// The account of the flow in `slot`, whose index this is.
+    fn account<'a, T: Flows>(
+        tables: &'a T,
+        index: u32,
+        slot: &'a Self::Slot,
+    ) -> Option<&'a Account>;
     /// Slots of the table less one; a power of two less one.
     fn mask<T: Flows>(tables: &T) -> u32;
     fn words(key: &Key<Self::Addr>) -> Self::Words;
@@ -204,7 +211,8 @@ const _: () =
 macro_rules! family {
     (
         $(#[$doc:meta])* $family:ident, $slot:ident, $flow:ident, $addr:ty, version: $version:literal,
-        header: $header:literal, pair: $pair:literal words, spare: $spare:literal, $at:ident, $mask:ident,
+        header: $header:literal, pair: $pair:literal words, accounts: $accounts:literal, $at:ident,
+        $mask:ident,
         $elsewhere:ident, $settle:ident
     ) => {
         $(#[$doc])*
@@ -220,7 +228,7 @@ macro_rules! family {
             key: [Word64; $pair + 1],
             nat_pair: [Word64; $pair],
             nat_tail: [Word64; 3],
-            spare: [u64; $spare],
+            account: [Account; $accounts],
         }
 
         impl Slot<$family> for $slot {
@@ -295,6 +303,14 @@ macro_rules! family {
                 tables.$at(index)
             }
             #[inline(always)]
+            fn account<'a, T: Flows>(
+                tables: &'a T,
+                index: u32,
+                slot: &'a $slot,
+            ) -> Option<&'a Account> {
+                slot.account.first().or_else(|| tables.account4(index))
+            }
+            #[inline(always)]
             fn mask<T: Flows>(tables: &T) -> u32 {
                 tables.$mask()
             }
@@ -322,11 +338,11 @@ macro_rules! family {
 }
 
 family!(
-    V4, Slot4, Flow4, [u8; 4], version: 4, header: 20, pair: 1 words, spare: 0, slot4, mask4,
+    V4, Slot4, Flow4, [u8; 4], version: 4, header: 20, pair: 1 words, accounts: 0, slot4, mask4,
     elsewhere4, settle4
 );
 family!(
-    V6, Slot6, Flow6, [u8; 16], version: 6, header: 40, pair: 4 words, spare: 2, slot6, mask6,
+    V6, Slot6, Flow6, [u8; 16], version: 6, header: 40, pair: 4 words, accounts: 1, slot6, mask6,
     elsewhere6, settle6
 );
 

@@ -60,6 +60,13 @@ impl State {
     /// Closed by the control program, since the member was taken out: both ends are told so when they
     /// say something.
     pub const RESET: u32 = 1 << 8;
+    /// Keeps an account for the log.
+    pub const ACCOUNTED: u32 = 1 << 9;
+    /// Closed by a reset of this side. This and the next two: in the entry from the client alone.
+    pub const CLIENT_RST: u32 = 1 << 10;
+    pub const MEMBER_RST: u32 = 1 << 11;
+    /// Its end is in the log, or counted as lost; user space says so.
+    pub const LOGGED: u32 = 1 << 12;
     const GENERATION: u32 = 0xffff << 16;
 
     #[inline(always)]
@@ -95,6 +102,15 @@ impl State {
     fn live(self, flags: u32) -> Self {
         Self((self.0 & Self::GENERATION).wrapping_add(1 << 16) | Self::LIVE | flags)
     }
+    /// Whether a line of the log is lost with this entry: the connection was established, or the member
+    /// refused it. Who says SYN and no more was accepted by nobody.
+    #[inline(always)]
+    pub fn owes_line(self) -> bool {
+        let refused = self.has(Self::MEMBER_RST) && !self.has(Self::REPLIED);
+        self.has(Self::ACCOUNTED | Self::FORWARD)
+            && !self.has(Self::LOGGED)
+            && (self.has(Self::ANSWERED) || refused)
+    }
     /// A live flow that nobody answered, or that is over.
     #[inline(always)]
     pub fn may_be_evicted(self) -> bool {
@@ -106,8 +122,13 @@ impl State {
         if !self.may_be_evicted() {
             return 0;
         }
-        let closed = if self.has(Self::CLOSED) { 1 << 30 } else { 0 };
-        closed + 1 + (idle_s & 0xffff)
+        // A flood evicts its like before it makes the log forget.
+        let class = match self.has(Self::CLOSED) {
+            true if self.owes_line() => 0,
+            true => 2 << 16,
+            false => 1 << 16,
+        };
+        class + 1 + (idle_s & 0xffff)
     }
 }
 
@@ -382,6 +403,9 @@ fn take<F: Family, T: Flows>(tables: &T, index: u32, slot: &F::Slot, state: Stat
     if state.has(State::FORWARD) && !state.has(State::CLOSED) {
         uncount(tables, slot.backend().into());
     }
+    if state.owes_line() {
+        count_lost(tables, slot.backend().into());
+    }
     true
 }
 
@@ -483,4 +507,13 @@ pub fn uncount<T: Flows>(tables: &T, backend: u32) {
         uncount_listener(tables, listener);
     }
     tables.count_closed(backend);
+}
+
+/// A connection of `backend` is not in the log and never will be.
+#[inline(always)]
+pub fn count_lost<T: Flows>(tables: &T, backend: u32) {
+    let listener = tables.listener_of(backend);
+    if let Some(logs) = listener.and_then(|listener| tables.flow_logs(listener)) {
+        logs.lost.add(1);
+    }
 }

@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod account;
 pub mod answer;
 pub mod bench;
 pub mod cell;

@@ -6,8 +6,10 @@ use aya_ebpf::btf_maps::lpm_trie::Key as Prefixed;
 use aya_ebpf::btf_maps::{
     Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray,
 };
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_map;
 use xdp_lb_ebpf::abi::*;
+use xdp_lb_ebpf::account;
 use xdp_lb_ebpf::cell::Word32;
 use xdp_lb_ebpf::family::{Slot4, Slot6, V4, V6};
 use xdp_lb_ebpf::limits::*;
@@ -24,6 +26,11 @@ const MMAP: usize = BPF_F_MMAPABLE as usize;
 static FLOWS4: Array<Flow4, { FLOWS4_DEFAULT as usize }, MMAP> = Array::new();
 #[btf_map]
 static FLOWS6: Array<Flow6, { FLOWS6_DEFAULT as usize }, MMAP> = Array::new();
+/// As long as `FLOWS4`.
+#[btf_map]
+static ACCOUNTS4: Array<Account, { FLOWS4_DEFAULT as usize }, MMAP> = Array::new();
+#[btf_map]
+static FLOW_LOGS: Array<FlowLogs, { LISTENERS_MAX as usize }, MMAP> = Array::new();
 #[btf_map]
 static LISTENERS: HashMap<ListenerKey, Listener, { LISTENER_KEYS_MAX as usize }> = HashMap::new();
 #[btf_map]
@@ -103,6 +110,9 @@ impl Flows for Maps {
     fn slot6(&self, index: u32) -> Option<&Slot6> {
         FLOWS6.get_ptr(index).map(words)
     }
+    fn account4(&self, index: u32) -> Option<&account::Account> {
+        ACCOUNTS4.get_ptr(index).map(words)
+    }
     fn mask4(&self) -> u32 {
         FLOWS4_MASK.load()
     }
@@ -142,6 +152,9 @@ impl Flows for Maps {
     #[inline(always)]
     fn listener_of(&self, backend: u32) -> Option<u32> {
         BACKENDS.get(backend).map(|at| at.listener)
+    }
+    fn flow_logs(&self, listener: u32) -> Option<&account::FlowLogs> {
+        FLOW_LOGS.get_ptr(listener).map(words)
     }
 }
 
@@ -205,6 +218,10 @@ impl Tables for Maps {
         // SAFETY: copied out at once.
         let [a, b, c, d, e, f, _, _] = *unsafe { PORT_MACS.get(ifindex) }?;
         Some([a, b, c, d, e, f])
+    }
+    fn now_ns(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_boot_ns() }
     }
     fn count(&self, backend: u32, way: Way, bytes: u32, payload: u32) {
         let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend) else {

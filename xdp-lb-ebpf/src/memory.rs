@@ -8,6 +8,7 @@ use crate::abi::{
     Backend, BackendCounters, Fragment, FragmentKey, Listener, ListenerCounters, ListenerKey,
     NetworkKey, Sticky, StickyKey,
 };
+use crate::account::{Account, FlowLogs};
 use crate::cell::Word32;
 use crate::family::{Address, Key, Slot4, Slot6};
 use crate::tables::{Choice, Flows, Sockets, Way};
@@ -17,6 +18,8 @@ use crate::{Reason, Tables};
 pub struct Memory {
     pub flows4: Vec<Slot4>,
     pub flows6: Vec<Slot6>,
+    pub accounts4: Vec<Account>,
+    pub flow_logs: Vec<FlowLogs>,
     pub seeds: [u64; 2],
     pub source_ports: (u16, u16),
     pub now_s: Word32,
@@ -60,6 +63,8 @@ impl Memory {
         Self {
             flows4: (0..flows4).map(|_| Slot4::default()).collect(),
             flows6: (0..flows6).map(|_| Slot6::default()).collect(),
+            accounts4: (0..flows4).map(|_| Account::default()).collect(),
+            flow_logs: (0..listeners).map(|_| FlowLogs::default()).collect(),
             seeds: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3211],
             source_ports: (1024, 59976),
             now_s: Word32::new(1000),
@@ -91,6 +96,9 @@ impl Flows for Memory {
     fn slot6(&self, index: u32) -> Option<&Slot6> {
         self.flows6.get(index as usize)
     }
+    fn account4(&self, index: u32) -> Option<&Account> {
+        self.accounts4.get(index as usize)
+    }
     fn mask4(&self) -> u32 {
         self.flows4.len() as u32 - 1
     }
@@ -114,6 +122,9 @@ impl Flows for Memory {
     }
     fn listener_of(&self, backend: u32) -> Option<u32> {
         Some(self.backends.get(backend as usize)?.listener)
+    }
+    fn flow_logs(&self, listener: u32) -> Option<&FlowLogs> {
+        self.flow_logs.get(listener as usize)
     }
 }
 
@@ -165,6 +176,9 @@ impl Tables for Memory {
     }
     fn port_mac(&self, ifindex: u32) -> Option<[u8; 6]> {
         self.port_macs.get(&ifindex).copied()
+    }
+    fn now_ns(&self) -> u64 {
+        u64::from(self.now_s.load()) * 1_000_000_000
     }
     fn count(&self, backend: u32, way: Way, bytes: u32, payload: u32) {
         self.counters(|counters| {

@@ -6,6 +6,7 @@
 //! and the hot program stays small. A stage parses again: what it needs is in the cache by then.
 
 use crate::abi::{BACKEND_STICKY, BACKEND_UP, Backend, ListenerKey, NetworkKey, SCTP, TCP, UDP};
+use crate::account::Account;
 use crate::family::{Address, Family, Key, Nat, Slot, V4, V6};
 use crate::flows::{self, Absent, Met, NOWHERE, Refused, State};
 use crate::fragment::{self, Fragmented};
@@ -223,7 +224,16 @@ fn carry<F: Routed, T: Tables>(
     let hop = hop(tables, &nat, way, ingress, &ethernet)?;
     rewrite::segment::<F, T>(packet, ip, &nat, &hop, tables)?;
     tables.count(nat.backend.into(), way, ip.bytes, segment.payload);
+    if let Some(account) = account(tables, met) {
+        account.carry(segment.payload);
+    }
     Ok(Sent { nat, way, hop })
+}
+
+/// The account of a direction of a flow, if it has one.
+#[inline(always)]
+fn account<'a, F: Family, T: Tables>(tables: &'a T, met: &Met<'a, F>) -> Option<&'a Account> {
+    if met.state.has(State::ACCOUNTED) { F::account(tables, met.index, met.slot) } else { None }
 }
 
 /// Where a frame of a flow goes: members as the control program says, clients where they came from.
@@ -261,7 +271,9 @@ fn news(state: State, way: Way, flags: u8) -> Option<u32> {
     let mut bits = 0;
     if flags & (FIN | RST) != 0 {
         bits = match way {
-            _ if flags & RST != 0 => State::CLOSED,
+            _ if state.has(State::CLOSED) => State::CLOSED,
+            Way::In if flags & RST != 0 => State::CLOSED | State::CLIENT_RST,
+            Way::Out if flags & RST != 0 => State::CLOSED | State::MEMBER_RST,
             Way::In => State::CLIENT_FIN,
             Way::Out => State::MEMBER_FIN,
         };
@@ -291,11 +303,18 @@ fn progress<F: Family, T: Tables>(
     };
     let forward = if way == Way::In { met } else { &other };
     let reverse = if way == Way::In { &other } else { met };
+    let fins = State::CLIENT_FIN | State::MEMBER_FIN;
+    // Before anybody sees that it is closed. What does not close it is followed by what does.
+    if news & (fins | State::CLOSED) != 0
+        && !forward.state.has(State::CLOSED)
+        && let Some(account) = account(tables, reverse)
+    {
+        account.at_ns.store(tables.now_ns());
+    }
     let Some(before) = flows::mark(forward, news) else {
         return;
     };
     let mut mirrored = news & (State::REPLIED | State::ANSWERED | State::CLOSED);
-    let fins = State::CLIENT_FIN | State::MEMBER_FIN;
     let mut closes = news & State::CLOSED != 0;
     if State(before.0 | news).has(fins) && !before.has(State::CLOSED) && !closes {
         let with_news: Met<'_, F> =
@@ -450,7 +469,12 @@ fn offer<A: Address, T: Tables>(
     let Some(backend) = select::backend(tables, &listener, &client, key.sport) else {
         return Err((listener.id, Reason::NoMember));
     };
-    Ok(Choice { backend, listener: listener.id, connections_max: listener.connections_max })
+    Ok(Choice {
+        backend,
+        listener: listener.id,
+        connections_max: listener.connections_max,
+        state: if listener.logged != 0 { State::ACCOUNTED } else { 0 },
+    })
 }
 
 /// The flow of a segment, if the table has it.
@@ -492,11 +516,21 @@ fn admit<F: Routed, T: Tables>(
     tables: &T,
     (home, absent): (u32, Absent),
 ) -> Result<(), Miss> {
-    let Choice { backend: id, listener, connections_max } = tables.chosen();
+    let Choice { backend: id, listener, connections_max, state } = tables.chosen();
     let backend = tables.backend(id).ok_or(Reason::NoNextHop)?;
     // Read before anything is written: an atomic write waits for all that was read before it, and what
     // is read after it waits for the write. So the slots of both directions are on their way at once.
     let (port, back_home, back_absent) = free_port::<F, T>(packet, tables, backend)?;
+    if state & State::ACCOUNTED != 0 {
+        // Nearly always where they will be, and on their way too.
+        for index in [home, back_home] {
+            if let Some(account) =
+                F::slot(tables, index).and_then(|slot| F::account(tables, index, slot))
+            {
+                account.payload.load();
+            }
+        }
+    }
     // What may end in an error comes before what would have to be taken back.
     let Segment { key: tuple, .. } = again::<F>(packet)?;
     let mac = Mac::new(packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.src);
@@ -548,8 +582,16 @@ fn admit<F: Routed, T: Tables>(
         peer: forward.index,
         ..to_member
     };
-    forward.publish(tables, &to_member, State::FORWARD);
-    reverse.publish(tables, &to_client, 0);
+    if state & State::ACCOUNTED != 0 {
+        let now_ns = tables.now_ns();
+        for (index, slot) in [(forward.index, forward.slot), (reverse.index, reverse.slot)] {
+            if let Some(account) = F::account(tables, index, slot) {
+                account.open(now_ns);
+            }
+        }
+    }
+    forward.publish(tables, &to_member, State::FORWARD | state);
+    reverse.publish(tables, &to_client, state);
     Ok(())
 }
 

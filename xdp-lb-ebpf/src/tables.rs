@@ -5,6 +5,7 @@ use crate::abi::{
     Backend, Fragment, FragmentKey, Listener, ListenerCounters, ListenerKey, NetworkKey, Sticky,
     StickyKey,
 };
+use crate::account::{Account, FlowLogs};
 use crate::cell::Word32;
 use crate::family::{Address, Key, Slot4, Slot6, V4, V6};
 use crate::{flows, sctp, select};
@@ -25,6 +26,8 @@ pub struct Choice {
     pub backend: u32,
     pub listener: u32,
     pub connections_max: u32,
+    /// [`flows::State`] bits of its own that the flow has from its beginning.
+    pub state: u32,
 }
 
 /// The flow table, and what is counted with it: by the path, and by user space, which removes flows
@@ -32,6 +35,8 @@ pub struct Choice {
 pub trait Flows: Sized {
     fn slot4(&self, index: u32) -> Option<&Slot4>;
     fn slot6(&self, index: u32) -> Option<&Slot6>;
+    /// The account of the flow in this slot of IPv4.
+    fn account4(&self, index: u32) -> Option<&Account>;
     fn mask4(&self) -> u32;
     fn mask6(&self) -> u32;
     /// Seeds of the flow hash.
@@ -61,6 +66,8 @@ pub trait Flows: Sized {
     /// The listener a backend belongs to.
     fn listener_of(&self, backend: u32) -> Option<u32>;
     fn count_closed(&self, backend: u32);
+    /// Of a listener.
+    fn flow_logs(&self, listener: u32) -> Option<&FlowLogs>;
 }
 
 /// Methods return none where the index or key is unknown, and copies where user space may replace
@@ -99,7 +106,18 @@ pub trait Tables: Flows {
     /// Our own MAC on an interface.
     fn port_mac(&self, ifindex: u32) -> Option<[u8; 6]>;
 
+    /// Nanoseconds since boot. Costs as much as half a frame: for what is rare.
+    fn now_ns(&self) -> u64;
+
     /// `bytes` from the IP header on, `payload` behind the transport header.
+    ///
+    /// All that is said of traffic are sums of these, over the frames sent on: of a member, of a
+    /// listener (its members', also those that left), by direction. Octavia's `rx` and `tx` are what its
+    /// other engines say: of TCP, bytes of the stream as HAProxy reads and writes them, so the sums of
+    /// `payload`; of UDP and SCTP, whole packets as IPVS counts them, so the sums of `bytes`. A TCP
+    /// segment that is sent again counts again, and one with a byte of a probe for an open window or a
+    /// connection that is alive (RFC 9293) counts that byte: HAProxy sees neither. The account of a flow
+    /// that is logged has the same payloads.
     fn count(&self, backend: u32, way: Way, bytes: u32, payload: u32);
     fn count_opened(&self, backend: u32);
     fn count_reason(&self, reason: Reason);

@@ -224,7 +224,7 @@ fn wanted(pins: &Pins, sizes: Sizes, found: Option<&Meta>) -> Result<HashMap<Str
         let info = found.is_some().then(|| MapInfo::from_pin(pins.map(name)).ok()).flatten();
         let pinned = info.as_ref().map(MapInfo::max_entries);
         let entries = match name.as_str() {
-            "FLOWS4" => slots(sizes.flows4.or(pinned).unwrap_or(FLOWS4_DEFAULT))?,
+            "FLOWS4" | "ACCOUNTS4" => slots(sizes.flows4.or(pinned).unwrap_or(FLOWS4_DEFAULT))?,
             "FLOWS6" => slots(sizes.flows6.or(pinned).unwrap_or(FLOWS6_DEFAULT))?,
             "STICKY" => sizes.sticky.or(pinned).unwrap_or(STICKY_DEFAULT),
             _ => map.max_entries(),

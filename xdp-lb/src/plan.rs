@@ -498,6 +498,7 @@ mod tests {
                 connection_limit: None,
                 allowed_networks: networks.into_iter().map(|net| net.parse().unwrap()).collect(),
                 idle_timeout_s: 50,
+                log_format: None,
             },
         )
     }

@@ -6,6 +6,7 @@ use super::Config;
 use super::backend::Backend;
 use super::frontend::{DefaultBackend, Frontend, Mode};
 use crate::classify::{self, DefaultPool};
+use crate::desired::LogFormat;
 use crate::understood::{Engine, Layer7, Listener, Member, Pool, Protocol, Server};
 
 impl Config {
@@ -38,7 +39,7 @@ impl Config {
             server_timeout_ms: default.map_or(0, |backend| backend.server_timeout_ms),
             default_pool,
             pools: pools.into_iter().map(pool).collect(),
-            log_format: frontend.log_format.clone(),
+            log_format: self.log_format(frontend),
         };
         let default = default.map(|backend| DefaultPool {
             id: &backend.name.pool,
@@ -48,6 +49,13 @@ impl Config {
         });
         listener.engine = classify::engine(&listener, !frontend.rules.is_empty(), default);
         listener
+    }
+
+    /// HAProxy logs where all three say so: `log` where to, `log global` that, the listener how.
+    fn log_format(&self, frontend: &Frontend) -> Option<LogFormat> {
+        let facility = u8::try_from(self.meaning.global.user_facility?).ok()?;
+        let text = frontend.log_format.clone().filter(|_| self.meaning.logs)?;
+        Some(LogFormat { text, facility })
     }
 }
 

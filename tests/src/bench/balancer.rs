@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use agent_api::{Algorithm, Desired, Listener, Member, Name, Pool, Protocol};
+use agent_api::{Algorithm, Desired, Listener, LogFormat, Member, Name, Pool, Protocol};
 use anyhow::{Context, Result};
 use xdp_lb::kernel::{self, Kernel, Pins, SourcePorts};
 use xdp_lb::plan::plan;
@@ -33,6 +33,8 @@ pub struct Sizes {
     pub flows4: u32,
     pub flows6: u32,
     pub members: u16,
+    /// Whether the TCP listener keeps accounts for the log.
+    pub logged: bool,
 }
 
 /// Pinned until dropped.
@@ -54,7 +56,7 @@ impl Balancer {
             kernel::Sizes { flows4: Some(sizes.flows4), flows6: Some(sizes.flows6), sticky: None };
         let kernel = Kernel::start(&pins, entries, SOURCE_PORTS)?;
         let mut balancer = Self { pins, kernel, leave: false };
-        balancer.fill(&desired(name, sizes.members)?)?;
+        balancer.fill(&desired(name, sizes)?)?;
         Ok(balancer)
     }
 
@@ -94,7 +96,7 @@ pub fn unpin(name: &str) -> Result<()> {
 }
 
 /// One VIP in both families, TCP and UDP, with everything on that a new flow is checked for.
-fn desired(name: Name, members: u16) -> Result<Desired> {
+fn desired(name: Name, sizes: Sizes) -> Result<Desired> {
     let allowed = NETWORKS.iter().map(|network| network.parse());
     let allowed_networks = allowed.collect::<Result<Vec<_>, _>>()?;
     let listener = |(id, protocol): (&str, Protocol)| Listener {
@@ -107,6 +109,7 @@ fn desired(name: Name, members: u16) -> Result<Desired> {
         connection_limit: Some(CONNECTIONS_MAX),
         allowed_networks: allowed_networks.clone(),
         idle_timeout_s: 50,
+        log_format: sizes.logged.then(|| LogFormat { text: String::new(), facility: 0 }),
     };
     let pool = Pool {
         id: "members".to_owned(),
@@ -114,7 +117,7 @@ fn desired(name: Name, members: u16) -> Result<Desired> {
         persistence: None,
         monitor: None,
         enabled: true,
-        members: (1..=members).flat_map(|number| addresses(number).map(member)).collect(),
+        members: (1..=sizes.members).flat_map(|number| addresses(number).map(member)).collect(),
     };
     let listeners = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)].map(listener);
     Ok(Desired { name, listeners: listeners.into(), pools: vec![pool] })

@@ -42,6 +42,9 @@ struct Options {
     /// A million flows too
     #[arg(long, conflicts_with = "quick")]
     full: bool,
+    /// The TCP listeners log their flows, which then keep accounts
+    #[arg(long)]
+    logged: bool,
     /// Packets of each sample
     #[arg(long, value_name = "N", default_value_t = 60_000)]
     packets: u32,
@@ -124,6 +127,7 @@ fn run(options: &Options) -> Result<()> {
             frames: options.packets,
             quick: options.quick,
             full: options.full,
+            logged: options.logged,
         };
         (report.costs, report.programs) = micro::run(&plan)?;
         println!(
@@ -141,7 +145,8 @@ fn run(options: &Options) -> Result<()> {
 }
 
 fn pin(name: &str, options: &Options) -> Result<()> {
-    let sizes = Sizes { flows4: options.flows4, flows6: options.flows6, members: options.members };
+    let Options { flows4, flows6, members, logged, .. } = *options;
+    let sizes = Sizes { flows4, flows6, members, logged };
     let balancer = Balancer::start(name, sizes)?;
     println!("{}", balancer.pins.program().display());
     balancer.leave();

@@ -46,6 +46,8 @@ pub struct Plan {
     pub frames: u32,
     pub quick: bool,
     pub full: bool,
+    /// Whether flows of TCP keep accounts for the log.
+    pub logged: bool,
 }
 
 /// Something to measure.
@@ -65,6 +67,8 @@ pub fn run(plan: &Plan) -> Result<(Vec<Cost>, Vec<Program>)> {
         "{FRAMES_MIN} to {FRAMES_MAX} frames make a sample"
     );
     let began = Instant::now();
+    let sizes =
+        |slots, members| Sizes { flows4: slots, flows6: slots, members, logged: plan.logged };
     let known = Balancer::start("bench-known", sizes(SLOTS, MEMBERS))?;
     let opened = u64::from(plan.frames + CHECKED) * u64::from(plan.rounds + 1);
     // Half full at the end.
@@ -96,10 +100,6 @@ pub fn run(plan: &Plan) -> Result<(Vec<Cost>, Vec<Program>)> {
     }
     eprintln!();
     Ok((entries.iter().map(Entry::cost).collect(), programs(&known)?))
-}
-
-fn sizes(slots: u32, members: u16) -> Sizes {
-    Sizes { flows4: slots, flows6: slots, members }
 }
 
 /// Known flows, both directions, in working sets of the sizes `flows`.

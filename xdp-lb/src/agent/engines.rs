@@ -132,6 +132,7 @@ mod tests {
             connection_limit: None,
             allowed_networks: Vec::new(),
             idle_timeout_s: 60,
+            log_format: None,
         }
     }
 

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use xdp_lb_ebpf::account::{Account, FlowLogs};
 use xdp_lb_ebpf::cell::{Word32, Word64};
 use xdp_lb_ebpf::family::{Slot4, Slot6};
 
@@ -30,10 +31,14 @@ pub struct Padded32(pub Word32);
 #[derive(Debug, Default)]
 pub struct BackendWords(pub [Word64; 8]);
 
-// SAFETY: atomics only, any bits are a value of them; 64, 128, 8 and 64 bytes.
+// SAFETY: atomics only, any bits are a value of them; 64, 128, 16, 16, 8 and 64 bytes.
 unsafe impl Shared for Slot4 {}
 // SAFETY: as above.
 unsafe impl Shared for Slot6 {}
+// SAFETY: as above.
+unsafe impl Shared for Account {}
+// SAFETY: as above.
+unsafe impl Shared for FlowLogs {}
 // SAFETY: as above; nobody reads the padding.
 unsafe impl Shared for Padded32 {}
 // SAFETY: as above.

@@ -7,6 +7,7 @@ use aya::maps::{DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArra
 use xdp_lb_ebpf::abi::{
     BackendCounters, Listener, ListenerCounters, ListenerKey, Meta, NetworkKey, Sticky, StickyKey,
 };
+use xdp_lb_ebpf::account::{Account, FlowLogs};
 use xdp_lb_ebpf::family::{Slot4, Slot6};
 use zerocopy::FromBytes;
 
@@ -19,6 +20,8 @@ pub struct Maps {
     pub meta: Meta,
     pub(super) flows4: Mappable<Slot4>,
     pub(super) flows6: Mappable<Slot6>,
+    pub(super) accounts4: Mappable<Account>,
+    pub flow_logs: Mapped<FlowLogs>,
     pub listeners: HashMap<MapData, [u8; size_of::<ListenerKey>()], [u8; size_of::<Listener>()]>,
     pub backends: Mapped<BackendWords>,
     pub(super) ring: Mappable<Padded32>,
@@ -43,6 +46,8 @@ impl Maps {
             meta: meta(pins)?.ok_or_else(|| Error::NotStarted(pins.directory().into()))?,
             flows4: opening.mappable("FLOWS4")?,
             flows6: opening.mappable("FLOWS6")?,
+            accounts4: opening.mappable("ACCOUNTS4")?,
+            flow_logs: opening.mapped("FLOW_LOGS")?,
             listeners: opening.map("LISTENERS")?,
             backends: opening.mapped("BACKENDS")?,
             ring: opening.mappable("RING")?,

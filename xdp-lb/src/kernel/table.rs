@@ -2,6 +2,7 @@
 
 use std::io;
 
+use xdp_lb_ebpf::account::{Account, FlowLogs};
 use xdp_lb_ebpf::cell::Word32;
 use xdp_lb_ebpf::family::{Slot4, Slot6};
 use xdp_lb_ebpf::tables::Flows;
@@ -12,6 +13,7 @@ use super::{Error, Mapped, Maps};
 pub struct FlowTables {
     pub flows4: Mapped<Slot4>,
     pub flows6: Mapped<Slot6>,
+    pub accounts4: Mapped<Account>,
 }
 
 /// The flow tables, and what is counted with them.
@@ -26,7 +28,8 @@ impl Maps {
         let failed = |name| move |error: io::Error| Error::Map { name, error: error.into() };
         let flows4 = self.flows4.map().map_err(failed("FLOWS4"))?;
         let flows6 = self.flows6.map().map_err(failed("FLOWS6"))?;
-        Ok(FlowTables { flows4, flows6 })
+        let accounts4 = self.accounts4.map().map_err(failed("ACCOUNTS4"))?;
+        Ok(FlowTables { flows4, flows6, accounts4 })
     }
 
     /// The flow tables, to be swept.
@@ -41,6 +44,9 @@ impl Flows for Table<'_> {
     }
     fn slot6(&self, index: u32) -> Option<&Slot6> {
         self.mapped.flows6.get(index as usize)
+    }
+    fn account4(&self, index: u32) -> Option<&Account> {
+        self.mapped.accounts4.get(index as usize)
     }
     fn mask4(&self) -> u32 {
         self.maps.meta.flows4 - 1
@@ -62,6 +68,9 @@ impl Flows for Table<'_> {
     }
     fn listener_of(&self, backend: u32) -> Option<u32> {
         Some(self.maps.backends.get(backend as usize)?.load().listener)
+    }
+    fn flow_logs(&self, listener: u32) -> Option<&FlowLogs> {
+        self.maps.flow_logs.get(listener as usize)
     }
     /// The counters are the packet path's own, one copy for each CPU: what expires is seen in the
     /// loads alone.

@@ -163,7 +163,14 @@ impl Side<'_> {
     /// Its value in the map, pointing to no ring.
     fn value(&self) -> abi::Listener {
         let Listener {
-            id, port, protocol, connection_limit, allowed_networks, idle_timeout_s, ..
+            id,
+            port,
+            protocol,
+            connection_limit,
+            allowed_networks,
+            idle_timeout_s,
+            log_format,
+            ..
         } = self.listener;
         let seed = [id.as_bytes(), &port.to_be_bytes(), &[number(*protocol)]].concat();
         let persistence = self.pool.and_then(|pool| pool.persistence);
@@ -178,6 +185,7 @@ impl Side<'_> {
             seed: (ring::stable_hash(&seed) >> 32) as u32,
             algorithm: self.pool.map_or(0, |pool| algorithm(pool.algorithm) as u8),
             restricted: u8::from(!allowed_networks.is_empty()),
+            logged: u8::from(*protocol == Protocol::Tcp && log_format.is_some()),
             idle_s: *idle_timeout_s,
             ..abi::Listener::new_zeroed()
         }
@@ -375,6 +383,7 @@ mod tests {
             seed: v4.seed,
             algorithm: abi::Algorithm::RoundRobin as u8,
             restricted: 1,
+            logged: 0,
             sticky_bits: 96 + 24,
             idle_s: v4.idle_s,
             ..abi::Listener::new_zeroed()
@@ -542,6 +551,7 @@ mod tests {
             connection_limit: None,
             allowed_networks: Vec::new(),
             idle_timeout_s: 50,
+            log_format: None,
         };
         let pool = Pool {
             id: "pool".into(),
