@@ -30,7 +30,11 @@ pub const KEY: &str = "insecure";
 /// How long the agent may take for one step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const WITHOUT_BPF: &str = "mount --make-private /sys/fs/bpf && umount /sys/fs/bpf && exec \"$@\"";
+const WITHOUT_BPF: &str = "mount --make-private /sys/fs/bpf && umount /sys/fs/bpf && ";
+/// A folder of the test's own in the place of rsyslog's, for it and those that it starts.
+const WITH_LOG: &str = "mkdir -p /run/rsyslog/octavia && mount --make-private / && \
+                        mount --bind \"$LOG_FOLDER\" /run/rsyslog/octavia && ";
+const THEN: &str = "exec \"$@\"";
 const POLL: Duration = Duration::from_millis(20);
 
 /// An amphora and its agent. Dropped, it is gone with everything it pinned.
@@ -59,13 +63,16 @@ pub struct Options {
     pub bpf: bool,
     /// What it may do of what root may, as `setpriv` has it.
     pub bounding_set: Option<String>,
+    /// Whether what it logs by way of rsyslog comes to `rsyslog/log` in its folder.
+    pub log: bool,
     /// Whether systemd has started it, and hears when it is ready.
     pub systemd: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { topology: "SINGLE", nic: "eth1", bpf: true, bounding_set: None, systemd: true }
+        let (topology, nic) = ("SINGLE", "eth1");
+        Self { topology, nic, bpf: true, bounding_set: None, log: false, systemd: true }
     }
 }
 
@@ -132,10 +139,13 @@ impl<'a> Agent<'a> {
     pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.folder().join("log"))?;
         let mut words: Vec<&OsStr> = Vec::new();
-        if !self.options.bpf {
+        let mounts = [(!self.options.bpf, WITHOUT_BPF), (self.options.log, WITH_LOG)];
+        let mounts = mounts.into_iter().filter(|(wanted, _)| *wanted);
+        let script: String = mounts.map(|(_, script)| script).chain([THEN]).collect();
+        if script != THEN {
             // Mounts of its own, but for the names of namespaces, which are shared.
             let own = ["unshare", "--mount", "--propagation", "unchanged"];
-            words.extend(own.into_iter().chain(["sh", "-c", WITHOUT_BPF, "sh"]).map(OsStr::new));
+            words.extend(own.into_iter().chain(["sh", "-c", &script, "sh"]).map(OsStr::new));
         }
         if let Some(set) = &self.options.bounding_set {
             let privileges = ["setpriv", "--no-new-privs", "--bounding-set", set];
@@ -149,6 +159,7 @@ impl<'a> Agent<'a> {
             .arg(self.folder().join("amphora-agent.conf"))
             .env_remove("NOTIFY_SOCKET")
             .env("RUST_LOG", "info")
+            .env("LOG_FOLDER", self.folder().join("rsyslog"))
             .stdin(Stdio::null())
             .stderr(log);
         if self.options.systemd {

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
 
-use crate::abi::{Flow4, Flow6, mapped};
+use crate::abi::{Flow4, Flow6, Key4, Key6, mapped};
 use crate::account::Account;
 use crate::cell::{Word32, Word64};
 #[cfg(doc)]
@@ -89,6 +89,8 @@ pub trait Family: Sized + 'static {
     /// Slots of the table less one; a power of two less one.
     fn mask<T: Flows>(tables: &T) -> u32;
     fn words(key: &Key<Self::Addr>) -> Self::Words;
+    /// What [`words`](Self::words) was made of.
+    fn tuple(words: &Self::Words) -> Key<Self::Addr>;
     /// [`flows::elsewhere`], as the tables call it.
     fn elsewhere<T: Flows>(tables: &T, key: &Self::Words, home: u32, hop: u64) -> u32;
     /// [`flows::settle`], as the tables call it.
@@ -211,7 +213,7 @@ const _: () =
 macro_rules! family {
     (
         $(#[$doc:meta])* $family:ident, $slot:ident, $flow:ident, $addr:ty, version: $version:literal,
-        header: $header:literal, pair: $pair:literal words, accounts: $accounts:literal, $at:ident,
+        header: $header:literal, key: $key:ident, pair: $pair:literal words, accounts: $accounts:literal, $at:ident,
         $mask:ident,
         $elsewhere:ident, $settle:ident
     ) => {
@@ -321,6 +323,10 @@ macro_rules! family {
                 words[$pair] = key_tail(key);
                 words
             }
+            fn tuple(words: &[u64; $pair + 1]) -> Key<$addr> {
+                let $key { src, dst, sport, dport, proto, .. } = zerocopy::transmute!(*words);
+                Key { src, dst, sport, dport, proto }
+            }
             #[inline(always)]
             fn elsewhere<T: Flows>(tables: &T, key: &Self::Words, home: u32, hop: u64) -> u32 {
                 tables.$elsewhere(key, home, hop)
@@ -338,11 +344,11 @@ macro_rules! family {
 }
 
 family!(
-    V4, Slot4, Flow4, [u8; 4], version: 4, header: 20, pair: 1 words, accounts: 0, slot4, mask4,
+    V4, Slot4, Flow4, [u8; 4], version: 4, header: 20, key: Key4, pair: 1 words, accounts: 0, slot4, mask4,
     elsewhere4, settle4
 );
 family!(
-    V6, Slot6, Flow6, [u8; 16], version: 6, header: 40, pair: 4 words, accounts: 1, slot6, mask6,
+    V6, Slot6, Flow6, [u8; 16], version: 6, header: 40, key: Key6, pair: 4 words, accounts: 1, slot6, mask6,
     elsewhere6, settle6
 );
 

@@ -4,12 +4,14 @@
 //! In the network namespace of the thread that made it, and on that thread. Dropped, it leaves
 //! everything in place.
 
+mod logs;
 mod ports;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agent_api::{Desired, Name, OnMarkedDown};
@@ -18,6 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout_at};
 use tracing::{debug, info, warn};
 use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
+use xdp_lb_ebpf::tables::Flows;
 
 use crate::health::{self, Health, Standings};
 use crate::kernel::{FlowTables, Kernel, Pins, Sizes, SourcePorts};
@@ -29,8 +32,9 @@ use crate::observe::status::{Count, reasons};
 use crate::plan::{Change, plan};
 use crate::record::{Beside, Counted, Record};
 use crate::reset::reset;
-use crate::sweep::{PASS_S, Sweep};
+use crate::sweep::{Over, PASS_S, Sweep};
 use crate::tables::{self, BackendName, Hop, Tables, World, compile};
+use logs::{Clocks, Logs};
 pub use ports::Interfaces;
 use ports::Ports;
 
@@ -54,6 +58,8 @@ pub struct Options {
     pub source_ports: SourcePorts,
     /// Keep the kernel's own sockets off the source ports.
     pub reserve: bool,
+    /// Where finished connections are logged of listeners that ask for it, if anywhere.
+    pub log_socket: Option<PathBuf>,
 }
 
 /// What is to be served.
@@ -105,6 +111,8 @@ pub struct Balancer {
     asked: BTreeSet<NextHop>,
     ticks: u32,
     sweep: Sweep,
+    /// Of connections that are over.
+    logs: Option<Logs>,
     /// The flow tables, while there are flows.
     flows: Option<FlowTables>,
     /// What the counters do not say, by listener number.
@@ -153,6 +161,10 @@ impl Balancer {
         }
         let mut health = Health::new(health::file(&options.name));
         health.set(&serving.desired);
+        let mut logs = options.log_socket.clone().map(Logs::new);
+        if let Some(logs) = &mut logs {
+            logs.set(&serving.desired);
+        }
         Ok(Self {
             down: health.down(),
             health,
@@ -165,6 +177,7 @@ impl Balancer {
             asked: BTreeSet::new(),
             ticks: 0,
             sweep: Sweep::default(),
+            logs,
             flows: None,
             counted,
             record,
@@ -200,6 +213,9 @@ impl Balancer {
         match &done {
             Ok(()) => {
                 self.refused = None;
+                if let Some(logs) = &mut self.logs {
+                    logs.set(&self.serving.desired);
+                }
                 // Not before: who is down and is not in a document that is refused would be up after it.
                 self.health.set(&self.serving.desired);
             }
@@ -332,8 +348,20 @@ impl Balancer {
         let idle_s: BTreeMap<u32, u32> =
             listeners.map(|listener| (listener.id, listener.idle_s)).collect();
         let table = self.kernel.maps.table(&mapped);
+        let (clocks, names) = (Clocks::now(), self.actual.as_ref().map(|it| &it.names.backends));
+        let mut over = |over: Over| {
+            let name = names.and_then(|names| names.get(&over.backend));
+            // Of a member that nobody knows any more, or where no log is, a line is nobody's.
+            let Some((logs, name)) = self.logs.as_mut().zip(name) else { return };
+            let taken = logs.write(&over, name, clocks);
+            if let Some(counted) =
+                table.listener_of(over.backend).and_then(|listener| table.flow_logs(listener))
+            {
+                if taken { &counted.logged } else { &counted.lost }.add(1);
+            }
+        };
         for _ in 0..if idle { PASS_S } else { 1 } {
-            self.sweep.slice(&table, &|listener| idle_s.get(&listener).copied());
+            self.sweep.slice(&table, &|listener| idle_s.get(&listener).copied(), &mut over);
         }
         if !self.sweep.found_nothing() {
             self.flows = Some(mapped);

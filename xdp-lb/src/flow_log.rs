@@ -28,12 +28,12 @@ pub enum End {
     Closed,
     ClientReset,
     MemberReset,
+    /// The member failed its checks, and its connections were reset.
+    TakenOut,
     /// Nothing was said for the idle timeout.
     Idle,
     /// The member refused it.
     Refused,
-    /// The member did not answer.
-    Unanswered,
 }
 
 /// Who had it, by their ids.
@@ -207,8 +207,8 @@ impl End {
             Self::MemberReset => "SD",
             // Of two idle sides HAProxy names the client's, whose timeout it looks at first.
             Self::Idle => "cD",
+            Self::TakenOut => "DD",
             Self::Refused => "SC",
-            Self::Unanswered => "sC",
         }
     }
 }
@@ -268,8 +268,8 @@ mod tests {
             (End::ClientReset, "CD--"),
             (End::MemberReset, "SD--"),
             (End::Idle, "cD--"),
+            (End::TakenOut, "DD--"),
             (End::Refused, "SC--"),
-            (End::Unanswered, "sC--"),
         ];
         for (end, want) in rows {
             let finished = Finished { end, ..finished() };

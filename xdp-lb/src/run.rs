@@ -63,6 +63,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         sizes: options.sizes,
         source_ports: options.source_ports,
         reserve: options.reserve,
+        // Its file does not say how.
+        log_socket: None,
     };
     let mut balancer = Balancer::start(options, Serving { desired, beside: Vec::new() })?;
     balancer.look(&watch).await?;

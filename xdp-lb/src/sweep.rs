@@ -4,11 +4,15 @@
 //! a flow that a packet touches meanwhile is either gone before, or stays.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use xdp_lb_ebpf::abi::{TCP, UDP};
-use xdp_lb_ebpf::family::{Family, Slot, V4, V6};
+use xdp_lb_ebpf::family::{Address, Family, Slot, V4, V6};
 use xdp_lb_ebpf::flows::{self, Met, State};
 use xdp_lb_ebpf::tables::Flows;
+
+use crate::flow_log::End;
+use crate::tables::address;
 
 /// Seconds in which every slot is looked at once.
 pub const PASS_S: u32 = 4;
@@ -56,10 +60,15 @@ pub struct Sweep {
 
 impl Sweep {
     /// Sweeps the next of [`PASS_S`] slices. `idle_s` is the idle timeout of a listener, if it is
-    /// there.
-    pub fn slice<T: Flows>(&mut self, tables: &T, idle_s: &dyn Fn(u32) -> Option<u32>) {
-        self.part::<V4, T>(tables, idle_s);
-        self.part::<V6, T>(tables, idle_s);
+    /// there; `over` is told of each connection that the log is owed a line of, once.
+    pub fn slice<T: Flows>(
+        &mut self,
+        tables: &T,
+        idle_s: &dyn Fn(u32) -> Option<u32>,
+        over: &mut dyn FnMut(Over),
+    ) {
+        self.part::<V4, T>(tables, idle_s, over);
+        self.part::<V6, T>(tables, idle_s, over);
         self.turn += 1;
         if self.turn == PASS_S {
             self.turn = 0;
@@ -81,12 +90,17 @@ impl Sweep {
         self.last.as_ref().is_none_or(seen) || seen(&self.current)
     }
 
-    fn part<F: Family, T: Flows>(&mut self, tables: &T, idle_s: &dyn Fn(u32) -> Option<u32>) {
+    fn part<F: Family, T: Flows>(
+        &mut self,
+        tables: &T,
+        idle_s: &dyn Fn(u32) -> Option<u32>,
+        over: &mut dyn FnMut(Over),
+    ) {
         let slots = F::mask(tables) / PASS_S + 1;
         let first = self.turn * slots;
         for index in first..=F::mask(tables).min(first + slots - 1) {
             if let Some(slot) = F::slot(tables, index) {
-                self.look::<F, T>(tables, index, slot, idle_s);
+                self.look::<F, T>(tables, index, slot, idle_s, over);
             }
         }
     }
@@ -97,6 +111,7 @@ impl Sweep {
         index: u32,
         slot: &F::Slot,
         idle_s: &dyn Fn(u32) -> Option<u32>,
+        over: &mut dyn FnMut(Over),
     ) {
         let state = State(slot.state().load());
         if state.is_empty() {
@@ -131,9 +146,19 @@ impl Sweep {
         if since <= limit || since > u32::MAX / 2 {
             if !state.has(State::CLOSED) {
                 *self.current.open.entry(backend).or_default() += 1;
+            } else if state.owes_line() {
+                note(tables, &met, other.as_ref(), over);
             }
             return;
         }
+        let met = match state.owes_line() {
+            true => match note(tables, &met, other.as_ref(), over) {
+                // As it is marked now.
+                Some(state) => Met { state, ..met },
+                None => return,
+            },
+            false => met,
+        };
         if flows::remove(tables, &met) {
             self.current.expired += 1;
             if let Some(other) = other {
@@ -182,6 +207,75 @@ impl Sweep {
             }
         }
         self.off = off;
+    }
+}
+
+/// A connection that is over, as the table has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    pub backend: u32,
+    pub client: SocketAddr,
+    pub vip: SocketAddr,
+    /// Payload.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Nanoseconds since boot.
+    pub opened_ns: u64,
+    pub ended_ns: u64,
+    pub end: End,
+}
+
+/// Tells of a connection and marks it as told; its state then. None where it is another's by now. What is
+/// told is told once: of a daemon that is killed in between, the line is lost.
+fn note<F: Family, T: Flows>(
+    tables: &T,
+    met: &Met<'_, F>,
+    other: Option<&Met<'_, F>>,
+    over: &mut dyn FnMut(Over),
+) -> Option<State> {
+    let key = F::tuple(&met.slot.key());
+    let backend = met.slot.backend().into();
+    let read = |met: &Met<'_, F>| {
+        let account = F::account(tables, met.index, met.slot)?;
+        Some((account.payload.load(), account.at_ns.load()))
+    };
+    let (bytes_in, opened_ns) = read(met).unwrap_or_default();
+    let (bytes_out, closed_ns) = other.and_then(read).unwrap_or_default();
+    let before = flows::mark(met, State::LOGGED)?;
+    if before.has(State::LOGGED) {
+        return Some(before);
+    }
+    let socket =
+        |addr: F::Addr, port| SocketAddr::new(address(addr.wide()), u16::from_be_bytes(port));
+    // Where neither side said that it is over, it is now.
+    let said = before.has(State::CLOSED) && closed_ns > 0;
+    let ended_ns = if said { closed_ns } else { u64::from(tables.now_s()) * 1_000_000_000 };
+    over(Over {
+        backend,
+        client: socket(key.src, key.sport),
+        vip: socket(key.dst, key.dport),
+        bytes_in,
+        bytes_out,
+        opened_ns,
+        ended_ns: ended_ns.max(opened_ns),
+        end: end(before),
+    });
+    Some(State(before.0 | State::LOGGED))
+}
+
+fn end(state: State) -> End {
+    if state.has(State::RESET) {
+        End::TakenOut
+    } else if state.has(State::MEMBER_RST) && !state.has(State::REPLIED) {
+        End::Refused
+    } else if state.has(State::CLIENT_RST) {
+        End::ClientReset
+    } else if state.has(State::MEMBER_RST) {
+        End::MemberReset
+    } else if state.has(State::CLOSED) {
+        End::Closed
+    } else {
+        End::Idle
     }
 }
 
@@ -238,7 +332,7 @@ pub(crate) mod tests {
 
     fn pass(sweep: &mut Sweep, tables: &Memory) {
         for _ in 0..PASS_S {
-            sweep.slice(tables, &|_| Some(IDLE_S));
+            sweep.slice(tables, &|_| Some(IDLE_S), &mut |_| ());
         }
     }
 
@@ -325,12 +419,67 @@ pub(crate) mod tests {
         pass(&mut sweep, &tables);
         assert!(sweep.found_nothing());
         let (forward, reverse) = connection(&tables, 1, TCP, State::CLOSED, 0);
-        sweep.slice(&tables, &|_| Some(IDLE_S));
+        sweep.slice(&tables, &|_| Some(IDLE_S), &mut |_| ());
         let seen = [forward, reverse].iter().any(|index| *index <= 64 / PASS_S);
         assert_eq!(sweep.found_nothing(), !seen, "half a pass");
         for _ in 1..PASS_S {
-            sweep.slice(&tables, &|_| Some(IDLE_S));
+            sweep.slice(&tables, &|_| Some(IDLE_S), &mut |_| ());
         }
         assert!(!sweep.found_nothing());
+    }
+
+    #[test]
+    fn lines_are_owed_once() {
+        let answered = State::REPLIED | State::ANSWERED;
+        let closed = answered | State::CLOSED;
+        let refused = State::CLOSED | State::MEMBER_RST;
+        /// A name, what is marked, its age, and how it ended, if that is told.
+        type Row = (&'static str, u32, u32, Option<End>);
+        let rows: [Row; 11] = [
+            ("open", answered, 0, None),
+            ("opening", 0, 0, None),
+            ("a SYN and no more", 0, UNANSWERED_S + 1, None),
+            ("finished", closed, 0, Some(End::Closed)),
+            ("finished and forgotten", closed, CLOSED_S + 1, Some(End::Closed)),
+            ("reset by the client", closed | State::CLIENT_RST, 0, Some(End::ClientReset)),
+            ("reset by the member", closed | State::MEMBER_RST, 0, Some(End::MemberReset)),
+            ("refused", refused, 0, Some(End::Refused)),
+            ("its member was taken out", closed | State::RESET, 0, Some(End::TakenOut)),
+            ("idle", answered, IDLE_S + 1, Some(End::Idle)),
+            ("told already", closed | State::LOGGED, 0, None),
+        ];
+        for (name, flags, age_s, want) in rows {
+            for accounted in [State::ACCOUNTED, 0] {
+                let tables = Memory::new(64, 64, 1, 1);
+                tables.now_s.store(1000);
+                let (forward, reverse) = connection(&tables, 7, TCP, flags | accounted, age_s);
+                for (index, payload, at_ns) in
+                    [(forward, 5, 900_000_000_000), (reverse, 10, 990_500_000_000)]
+                {
+                    let account = &tables.accounts4[index as usize];
+                    account.payload.store(payload);
+                    account.at_ns.store(at_ns);
+                }
+                let (mut sweep, mut told) = (Sweep::default(), Vec::new());
+                for _ in 0..3 * PASS_S {
+                    sweep.slice(&tables, &|_| Some(IDLE_S), &mut |over| told.push(over));
+                }
+                let ended_ns =
+                    if want == Some(End::Idle) { 1_000_000_000_000 } else { 990_500_000_000 };
+                let over = |end| Over {
+                    backend: 0,
+                    client: "10.0.0.1:7".parse().unwrap(),
+                    vip: "10.0.0.2:80".parse().unwrap(),
+                    bytes_in: 5,
+                    bytes_out: 10,
+                    opened_ns: 900_000_000_000,
+                    ended_ns,
+                    end,
+                };
+                let want: Vec<_> = want.filter(|_| accounted > 0).map(over).into_iter().collect();
+                assert_eq!(told, want, "{name}");
+                assert_eq!(tables.flow_logs[0].lost.load(), 0, "{name}");
+            }
+        }
     }
 }

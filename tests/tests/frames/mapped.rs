@@ -4,6 +4,7 @@ use aya::Ebpf;
 use aya::maps::{Map, MapData};
 use std::os::fd::AsFd;
 use xdp_lb::kernel::{Mapped, Padded32};
+use xdp_lb_ebpf::account::{Account, FlowLogs};
 use xdp_lb_ebpf::cell::Word32;
 use xdp_lb_ebpf::family::{Slot4, Slot6};
 use xdp_lb_ebpf::tables::Flows;
@@ -43,6 +44,13 @@ impl Flows for MappedFlows {
     }
     fn slot6(&self, index: u32) -> Option<&Slot6> {
         self.flows6.get(index as usize)
+    }
+    /// Nothing that is done here looks at them.
+    fn account4(&self, _: u32) -> Option<&Account> {
+        None
+    }
+    fn flow_logs(&self, _: u32) -> Option<&FlowLogs> {
+        None
     }
     fn mask4(&self) -> u32 {
         self.flows4.len() as u32 - 1

@@ -12,6 +12,7 @@
 
 mod edges;
 mod figures;
+mod flow_logs;
 mod life;
 mod manager;
 mod metrics;

@@ -37,6 +37,9 @@ const COMMANDS: usize = 16;
 /// connections to each member. The same on every amphora, so that the two of a pair choose alike.
 const SOURCE_PORTS: SourcePorts = SourcePorts { low: 1024, span: 49_152 - 1024 };
 
+/// Where tenants' logs go: rsyslog of an amphora listens there, and HAProxy is told no other.
+const LOG_SOCKET: &str = "/run/rsyslog/octavia/log";
+
 /// The thread's other end. It stops when this is dropped, and leaves everything in place.
 #[derive(Debug)]
 pub struct Forwarder {
@@ -217,6 +220,7 @@ impl Thread {
             sizes: Sizes::default(),
             source_ports: SOURCE_PORTS,
             reserve: true,
+            log_socket: Some(LOG_SOCKET.into()),
         };
         let desired = serving.desired.clone();
         let mut started = Balancer::start(options.clone(), serving.clone());

@@ -185,6 +185,8 @@ mod tests {
             limited: 0,
             unserved: 0,
             exhausted: 0,
+            logged: 0,
+            unlogged: 0,
         };
         let (listeners, members) = (vec![listener], Vec::new());
         stats::Stats { name: "a".to_owned(), listeners, members }

@@ -138,6 +138,8 @@ haproxy_server_weight{proxy=\"p:http\",server=\"m\"} 7
             limited: 2,
             unserved: 3,
             exhausted: 4,
+            logged: 5,
+            unlogged: 6,
         };
         let member = |listener: &str, id: &str, n| stats::Member {
             listener: listener.to_owned(),

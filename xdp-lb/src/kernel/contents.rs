@@ -77,6 +77,10 @@ impl Maps {
     /// Has a listener that is new begin at nought. Connections are not touched: they are counted by
     /// those who open and close them.
     pub fn reset_listener(&mut self, id: u32) -> Result<(), Error> {
+        if let Some(logs) = self.flow_logs.get(id as usize) {
+            logs.logged.store(0);
+            logs.lost.store(0);
+        }
         self.listener_counters.set(id, zeros()?, 0).map_err(failed("LISTENER_COUNTERS"))
     }
 

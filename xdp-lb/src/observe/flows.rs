@@ -5,10 +5,9 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use xdp_lb_ebpf::abi::{Key4, Key6, SCTP, TCP, UDP};
+use xdp_lb_ebpf::abi::{SCTP, TCP, UDP};
 use xdp_lb_ebpf::family::{Address, Family, Key, Slot, V4, V6};
 use xdp_lb_ebpf::flows::State;
-use zerocopy::transmute;
 
 use super::{Found, row, table};
 use crate::kernel::Error;
@@ -54,23 +53,15 @@ pub fn flows(found: &Found, limit: usize) -> Result<Flows, Error> {
         record.backends.iter().map(|backend| (backend.number, &backend.member[..])).collect();
     let mut flows = Vec::new();
     let mut reader = Reader { now_s, names: &names, limit, flows: &mut flows };
-    let tuple4 = |words| {
-        let Key4 { src, dst, sport, dport, proto, .. } = transmute!(words);
-        Key { src, dst, sport, dport, proto }
-    };
-    let tuple6 = |words| {
-        let Key6 { src, dst, sport, dport, proto, .. } = transmute!(words);
-        Key { src, dst, sport, dport, proto }
-    };
     let tables = [
         Table {
             family: "ipv4",
-            flows: reader.read::<V4>(&mapped.flows4, tuple4),
+            flows: reader.read::<V4>(&mapped.flows4),
             slots: mapped.flows4.len(),
         },
         Table {
             family: "ipv6",
-            flows: reader.read::<V6>(&mapped.flows6, tuple6),
+            flows: reader.read::<V6>(&mapped.flows6),
             slots: mapped.flows6.len(),
         },
     ];
@@ -86,11 +77,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads a table; returns how many flows it has.
-    fn read<F: Family>(
-        &mut self,
-        slots: &[F::Slot],
-        tuple: impl Fn(F::Words) -> Key<F::Addr>,
-    ) -> usize {
+    fn read<F: Family>(&mut self, slots: &[F::Slot]) -> usize {
         let mut count = 0;
         for slot in slots {
             let state = State(slot.state().load());
@@ -99,7 +86,7 @@ impl Reader<'_> {
             }
             count += 1;
             if self.flows.len() < self.limit {
-                let flow = self.flow::<F>(slots, slot, state, tuple(slot.key()));
+                let flow = self.flow::<F>(slots, slot, state, F::tuple(&slot.key()));
                 // Another flow's by now, perhaps half of it.
                 if state.same_flow(State(slot.state().load())) {
                     self.flows.push(flow);

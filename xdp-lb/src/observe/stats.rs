@@ -37,6 +37,9 @@ pub struct Listener {
     pub unserved: u64,
     /// Without a slot or a source port.
     pub exhausted: u64,
+    /// Finished connections that are in the log of the listener, and those that it lost.
+    pub logged: u64,
+    pub unlogged: u64,
 }
 
 /// A member as one listener uses it.
@@ -72,6 +75,7 @@ pub fn stats(maps: &Maps, record: &Record) -> Result<Stats, MapError> {
     for (number, id, Counted { since_ns, departed }, leaving) in serving {
         let counters: ListenerCounters = total(&maps.listener_counters, number)?;
         let load = maps.listener_load.get(number as usize);
+        let logs = maps.flow_logs.get(number as usize);
         let its = members.iter().filter(|member| member.listener == *id);
         listeners.push(Listener {
             id: id.clone(),
@@ -83,6 +87,8 @@ pub fn stats(maps: &Maps, record: &Record) -> Result<Stats, MapError> {
             limited: counters.limited,
             unserved: counters.unserved,
             exhausted: counters.exhausted,
+            logged: logs.map_or(0, |logs| logs.logged.load()),
+            unlogged: logs.map_or(0, |logs| logs.lost.load()),
         });
     }
     Ok(Stats { name: record.name.clone(), listeners, members })
@@ -102,10 +108,22 @@ impl fmt::Display for Stats {
             "LIMITED",
             "UNSERVED",
             "EXHAUSTED",
+            "LOGGED",
+            "NOT LOGGED",
         ]);
         for listener in &self.listeners {
-            let Listener { id, connections, moved, refused, limited, unserved, exhausted, .. } =
-                listener;
+            let Listener {
+                id,
+                connections,
+                moved,
+                refused,
+                limited,
+                unserved,
+                exhausted,
+                logged,
+                unlogged,
+                ..
+            } = listener;
             let Moved { opened, packets_in, bytes_in, packets_out, bytes_out, .. } = moved;
             row(
                 &mut listeners,
@@ -121,6 +139,8 @@ impl fmt::Display for Stats {
                     limited,
                     unserved,
                     exhausted,
+                    logged,
+                    unlogged,
                 ],
             );
         }

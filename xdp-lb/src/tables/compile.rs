@@ -386,7 +386,6 @@ mod tests {
             logged: 0,
             sticky_bits: 96 + 24,
             idle_s: v4.idle_s,
-            ..abi::Listener::new_zeroed()
         };
         assert_eq!(v4, want);
         assert_eq!(second, want);

@@ -57,6 +57,8 @@ pub fn of_packets(known: &Known<'_>, to: &mut Exposition) {
                 "New connections that found no slot or no source port.",
                 forwarded.exhausted,
             ),
+            ("logged", "Finished connections in the listener's log.", forwarded.logged),
+            ("unlogged", "Finished connections that the log has lost.", forwarded.unlogged),
             ("packets_in", "Packets from clients.", forwarded.moved.packets_in),
             ("packets_out", "Packets to clients.", forwarded.moved.packets_out),
         ];
