@@ -34,7 +34,7 @@ use crate::record::{Beside, Counted, Record};
 use crate::reset::reset;
 use crate::sweep::{Over, PASS_S, Sweep};
 use crate::tables::{self, BackendName, Hop, Tables, World, compile};
-use logs::{Clocks, Logs};
+use logs::{Clocks, Logs, Written};
 pub use ports::Interfaces;
 use ports::Ports;
 
@@ -349,15 +349,19 @@ impl Balancer {
             listeners.map(|listener| (listener.id, listener.idle_s)).collect();
         let table = self.kernel.maps.table(&mapped);
         let (clocks, names) = (Clocks::now(), self.actual.as_ref().map(|it| &it.names.backends));
+        let count = |Written { listener, taken }| {
+            if let Some(counted) = table.flow_logs(listener) {
+                if taken { &counted.logged } else { &counted.lost }.add(1);
+            }
+        };
+        self.logs.iter().flat_map(Logs::written).for_each(count);
         let mut over = |over: Over| {
             let name = names.and_then(|names| names.get(&over.backend));
             // Of a member that nobody knows any more, or where no log is, a line is nobody's.
-            let Some((logs, name)) = self.logs.as_mut().zip(name) else { return };
-            let taken = logs.write(&over, name, clocks);
-            if let Some(counted) =
-                table.listener_of(over.backend).and_then(|listener| table.flow_logs(listener))
-            {
-                if taken { &counted.logged } else { &counted.lost }.add(1);
+            let (Some(logs), Some(name)) = (&mut self.logs, name) else { return };
+            let Some(listener) = table.listener_of(over.backend) else { return };
+            if !logs.write(&over, listener, name, clocks) {
+                count(Written { listener, taken: false });
             }
         };
         for _ in 0..if idle { PASS_S } else { 1 } {
