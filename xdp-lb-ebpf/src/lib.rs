@@ -24,6 +24,7 @@ pub mod memory;
 pub mod packet;
 pub mod parse;
 pub mod path;
+pub mod progress;
 pub mod reason;
 pub mod rewrite;
 pub mod sctp;

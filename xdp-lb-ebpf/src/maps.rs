@@ -12,8 +12,10 @@ use xdp_lb_ebpf::abi::*;
 use xdp_lb_ebpf::account;
 use xdp_lb_ebpf::cell::Word32;
 use xdp_lb_ebpf::family::{Slot4, Slot6, V4, V6};
+use xdp_lb_ebpf::flows::State;
 use xdp_lb_ebpf::limits::*;
 use xdp_lb_ebpf::path::STAGES as STAGES_COUNT;
+use xdp_lb_ebpf::progress::{Progress, progress};
 use xdp_lb_ebpf::reason::REASONS as REASONS_COUNT;
 use xdp_lb_ebpf::tables::{Choice, Flows, Way};
 use xdp_lb_ebpf::{Reason, Tables};
@@ -165,6 +167,14 @@ impl Tables for Maps {
     fn crc_shift(&self, change: u32, length: u32) -> u32 {
         crc_shift(change, length)
     }
+    fn progress4(&self, progress: &Progress) {
+        let Progress { index, state, peer, backend, news } = *progress;
+        progress4(index, state.0, peer, backend, news);
+    }
+    fn progress6(&self, progress: &Progress) {
+        let Progress { index, state, peer, backend, news } = *progress;
+        progress6(index, state.0, peer, backend, news);
+    }
     fn least(&self, start: u32, length: u32, turn: u32) -> u32 {
         least(start, length, turn)
     }
@@ -286,6 +296,22 @@ extern "C" fn settle6(key: *const [u64; 5], home: u32, absent: u64) -> u64 {
         Some(key) => flows::settle::<V6, _>(&Maps, key, home, absent),
         None => flows::FULL,
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn progress4(index: u32, state: u32, peer: u32, backend: u32, news: u32) -> u32 {
+    progress::<V4, _>(&Maps, &Progress { index, state: State(state), peer, backend, news });
+    // The verifier takes no global function without a result.
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn progress6(index: u32, state: u32, peer: u32, backend: u32, news: u32) -> u32 {
+    progress::<V6, _>(&Maps, &Progress { index, state: State(state), peer, backend, news });
+    // The verifier takes no global function without a result.
+    0
 }
 
 #[unsafe(no_mangle)]

@@ -6,7 +6,6 @@
 //! and the hot program stays small. A stage parses again: what it needs is in the cache by then.
 
 use crate::abi::{BACKEND_STICKY, BACKEND_UP, Backend, ListenerKey, NetworkKey, SCTP, TCP, UDP};
-use crate::account::Account;
 use crate::family::{Address, Family, Key, Nat, Slot, V4, V6};
 use crate::flows::{self, Absent, Met, NOWHERE, Refused, State};
 use crate::fragment::{self, Fragmented};
@@ -16,6 +15,7 @@ use crate::headers::{
 use crate::icmp::{self, Icmp};
 use crate::limits::{PORT_EAGER, PORT_TRIES};
 use crate::parse::{self, Datagram, Piece, Segment};
+use crate::progress::{Progress, account, news};
 use crate::rewrite::{self, Hop};
 use crate::tables::{Choice, Sockets, Way};
 use crate::{Packet, Reason, Tables, checksum, select};
@@ -61,16 +61,26 @@ pub trait Routed: Icmp + Fragmented {
     const SELECT: Stage;
     const OPEN: Stage;
     const ICMP_STAGE: Stage;
+    /// [`progress`](crate::progress::progress), as the tables call it.
+    fn progress<T: Tables>(tables: &T, progress: &Progress);
 }
 impl Routed for V4 {
     const SELECT: Stage = Stage::Select4;
     const OPEN: Stage = Stage::Open4;
     const ICMP_STAGE: Stage = Stage::Icmp4;
+    #[inline(always)]
+    fn progress<T: Tables>(tables: &T, progress: &Progress) {
+        tables.progress4(progress);
+    }
 }
 impl Routed for V6 {
     const SELECT: Stage = Stage::Select6;
     const OPEN: Stage = Stage::Open6;
     const ICMP_STAGE: Stage = Stage::Icmp6;
+    #[inline(always)]
+    fn progress<T: Tables>(tables: &T, progress: &Progress) {
+        tables.progress6(progress);
+    }
 }
 
 /// Rewrites a frame that came in by `ingress`, and says by which interface it leaves.
@@ -218,22 +228,23 @@ fn carry<F: Routed, T: Tables>(
     if way == Way::In && (Mac::new(ethernet.src) != nat.mac || ingress != nat.ifindex) {
         follow_client(tables, met, nat.peer, &ethernet, ingress);
     }
-    if let Some(news) = news(met.state, way, segment.flags) {
-        progress(tables, met, &nat, way, news);
+    // One test for the many frames that say nothing new of a connection nobody keeps an account of.
+    if met.state.0 & (State::ANSWERED | State::ACCOUNTED) != State::ANSWERED
+        || segment.flags & (FIN | RST) != 0
+    {
+        if let Some(account) = account(tables, met) {
+            account.carry(segment.payload);
+        }
+        if let Some(news) = news(met.state, way, segment.flags) {
+            let backend = nat.backend.into();
+            let (index, state, peer) = (met.index, met.state, nat.peer);
+            F::progress(tables, &Progress { index, state, peer, backend, news });
+        }
     }
     let hop = hop(tables, &nat, way, ingress, &ethernet)?;
     rewrite::segment::<F, T>(packet, ip, &nat, &hop, tables)?;
     tables.count(nat.backend.into(), way, ip.bytes, segment.payload);
-    if let Some(account) = account(tables, met) {
-        account.carry(segment.payload);
-    }
     Ok(Sent { nat, way, hop })
-}
-
-/// The account of a direction of a flow, if it has one.
-#[inline(always)]
-fn account<'a, F: Family, T: Tables>(tables: &'a T, met: &Met<'a, F>) -> Option<&'a Account> {
-    if met.state.has(State::ACCOUNTED) { F::account(tables, met.index, met.slot) } else { None }
 }
 
 /// Where a frame of a flow goes: members as the control program says, clients where they came from.
@@ -261,71 +272,6 @@ pub fn hop<A: Address, T: Tables>(
             let own_mac = Mac::new(own_mac);
             Ok(Hop { ifindex: nat.ifindex, mac: nat.mac, own_mac })
         }
-    }
-}
-
-/// What a frame says about its connection, as the [`State`] bits that follow from it; none for the
-/// many frames that say nothing new.
-#[inline(always)]
-fn news(state: State, way: Way, flags: u8) -> Option<u32> {
-    let mut bits = 0;
-    if flags & (FIN | RST) != 0 {
-        bits = match way {
-            _ if state.has(State::CLOSED) => State::CLOSED,
-            Way::In if flags & RST != 0 => State::CLOSED | State::CLIENT_RST,
-            Way::Out if flags & RST != 0 => State::CLOSED | State::MEMBER_RST,
-            Way::In => State::CLIENT_FIN,
-            Way::Out => State::MEMBER_FIN,
-        };
-    }
-    if flags & RST == 0 && !state.has(State::ANSWERED) {
-        if way == Way::Out && !state.has(State::REPLIED) {
-            bits |= State::REPLIED;
-        }
-        if way == Way::In && state.has(State::REPLIED) && flags & SYN == 0 {
-            bits |= State::ANSWERED;
-        }
-    }
-    (bits != 0).then_some(bits)
-}
-
-/// Writes `news` into both entries of a connection, and stops counting it when it is over.
-#[inline(always)]
-fn progress<F: Family, T: Tables>(
-    tables: &T,
-    met: &Met<'_, F>,
-    nat: &Nat<F::Addr>,
-    way: Way,
-    news: u32,
-) {
-    let Some(other) = flows::peer::<F, T>(tables, met.index, nat.peer) else {
-        return;
-    };
-    let forward = if way == Way::In { met } else { &other };
-    let reverse = if way == Way::In { &other } else { met };
-    let fins = State::CLIENT_FIN | State::MEMBER_FIN;
-    // Before anybody sees that it is closed. What does not close it is followed by what does.
-    if news & (fins | State::CLOSED) != 0
-        && !forward.state.has(State::CLOSED)
-        && let Some(account) = account(tables, reverse)
-    {
-        account.at_ns.store(tables.now_ns());
-    }
-    let Some(before) = flows::mark(forward, news) else {
-        return;
-    };
-    let mut mirrored = news & (State::REPLIED | State::ANSWERED | State::CLOSED);
-    let mut closes = news & State::CLOSED != 0;
-    if State(before.0 | news).has(fins) && !before.has(State::CLOSED) && !closes {
-        let with_news: Met<'_, F> =
-            Met { state: State(before.0 | news), index: forward.index, slot: forward.slot };
-        // Not where another CPU closed it first: it has taken the connection off the count.
-        closes = flows::mark(&with_news, State::CLOSED).is_some_and(|was| !was.has(State::CLOSED));
-        mirrored |= State::CLOSED;
-    }
-    flows::mark(reverse, mirrored);
-    if closes && !before.has(State::CLOSED) {
-        flows::uncount(tables, nat.backend.into());
     }
 }
 

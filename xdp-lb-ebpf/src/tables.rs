@@ -8,6 +8,7 @@ use crate::abi::{
 use crate::account::{Account, FlowLogs};
 use crate::cell::Word32;
 use crate::family::{Address, Key, Slot4, Slot6, V4, V6};
+use crate::progress::{self, Progress};
 use crate::{flows, sctp, select};
 
 /// A direction, as counters tell them apart.
@@ -78,6 +79,15 @@ pub trait Tables: Flows {
     /// [`sctp::shift`], a loop that is walked once for the same reason.
     fn crc_shift(&self, change: u32, length: u32) -> u32 {
         sctp::shift(change, length)
+    }
+
+    /// [`progress`](progress::progress), which is rare: the frames that need it pay for the call, and the others
+    /// have their registers for themselves.
+    fn progress4(&self, progress: &Progress) {
+        progress::progress::<V4, _>(self, progress);
+    }
+    fn progress6(&self, progress: &Progress) {
+        progress::progress::<V6, _>(self, progress);
     }
 
     /// [`select::least`], another.
