@@ -7,7 +7,7 @@ use std::thread;
 use bed::{Numbered, Random, audit, audit_loads, audit_pairs};
 use xdp_lb_ebpf::abi::{BACKEND_UP, Backend, Listener, ListenerKey, TCP};
 use xdp_lb_ebpf::family::{Address, Key, V4, V6};
-use xdp_lb_ebpf::flows::State;
+use xdp_lb_ebpf::flows::{self, State};
 use xdp_lb_ebpf::headers::{ACK, FIN, RST, SYN};
 use xdp_lb_ebpf::limits::FLOWS_CAPACITY_PERCENT;
 use xdp_lb_ebpf::memory::Memory;
@@ -28,6 +28,52 @@ fn ipv4_filled_by_frames() {
 #[test]
 fn ipv6_filled_by_frames() {
     filled_by_frames::<V6>();
+}
+
+#[test]
+fn ipv4_ends_that_are_not_logged_go_last_and_are_counted() {
+    unlogged::<V4>();
+}
+
+#[test]
+fn ipv6_ends_that_are_not_logged_go_last_and_are_counted() {
+    unlogged::<V6>();
+}
+
+/// A table full of connections that are over: first those go whose end is in the log, then those of
+/// which it is not, each of them counted.
+fn unlogged<F: Numbered + Routed>() {
+    let mut tables = tables::<F>(SLOTS);
+    for listener in tables.listeners.values_mut() {
+        listener.logged = 1;
+    }
+    let count = u64::from(SLOTS) / 2 * u64::from(FLOWS_CAPACITY_PERCENT) / 100;
+    for client in 0..count {
+        establish::<F>(&tables, client).unwrap_or_else(|why| panic!("client {client}: {why:?}"));
+        send::<F>(&tables, &key::<F>(client), RST).expect("it goes on to the member");
+    }
+    let lost = || tables.flow_logs[0].lost.load();
+    // The sweep has seen half of those that are left.
+    let entries = || {
+        let mets = (0..SLOTS).filter_map(|index| flows::at::<F, _>(&tables, index));
+        mets.filter(|met| met.state.has(State::FORWARD))
+    };
+    assert_eq!(entries().count() as u64 + lost(), count);
+    for met in entries().step_by(2) {
+        assert_eq!(flows::mark(&met, State::LOGGED), Some(met.state));
+    }
+    let closed = |logged: bool| {
+        let closed = entries().filter(|met| met.state.has(State::CLOSED));
+        closed.filter(|met| met.state.has(State::LOGGED) == logged).count() as u64
+    };
+    let (logged, unlogged, lost_before) = (closed(true), closed(false), lost());
+    // New connections, which stay open.
+    for client in count..count + u64::from(SLOTS) / 4 {
+        establish::<F>(&tables, client).unwrap_or_else(|why| panic!("client {client}: {why:?}"));
+    }
+    let (gone, lost) = (logged - closed(true), lost() - lost_before);
+    assert_eq!(lost, unlogged - closed(false));
+    assert!(lost > 0 && lost < gone / 2, "{lost} lines lost, {gone} not needed any more gone");
 }
 
 /// All flows up to the stated capacity are established; beyond what fits a new one is refused and

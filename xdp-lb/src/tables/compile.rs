@@ -365,6 +365,8 @@ mod tests {
             Some(agent_api::Persistence { timeout_s: 60, prefix4: 24, prefix6: 64 });
         desired.pools[0].algorithm = Algorithm::RoundRobin;
         desired.listeners[0].connection_limit = Some(100);
+        desired.listeners[0].log_format =
+            Some(agent_api::LogFormat { text: "%ci".into(), facility: 0 });
         desired.listeners[0].allowed_networks =
             ["10.9.9.9/8", "2001:db8::1/32", "0.0.0.0/0"].map(|net| net.parse().unwrap()).into();
         // IPv6 leaves through another interface.
@@ -383,7 +385,7 @@ mod tests {
             seed: v4.seed,
             algorithm: abi::Algorithm::RoundRobin as u8,
             restricted: 1,
-            logged: 0,
+            logged: 1,
             sticky_bits: 96 + 24,
             idle_s: v4.idle_s,
         };
