@@ -4,16 +4,16 @@
 //! One lock is held by whatever changes something, so that a request and the supervision do not meet.
 
 mod calls;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use agent_api::amphora::{Action, Failed, Wanted};
@@ -21,30 +21,23 @@ use agent_api::config::Topology;
 use agent_api::document::Plugs;
 use agent_api::plug::VipPlug;
 use agent_api::rules::Rule;
-use agent_api::understood::{Listener, Protocol};
-use agent_api::{AgentConfig, Paths, durable};
-use futures_util::future::join_all;
-use tokio::net::{TcpListener, TcpStream};
+use agent_api::{AgentConfig, Paths};
 use tokio::sync::{Mutex, MutexGuard, OnceCell, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::engines::{Engines, Means};
-use super::forwarder::{Forwarder, Observed};
-use super::message::Known;
-use super::metrics::{self, serve};
+use super::forwarder::Forwarder;
 use crate::check::Expectation;
-use crate::haproxy::{self, Applied, Haproxy};
-use crate::haproxy_stats::{self, Row};
-use crate::health::{self, Standings};
+use crate::haproxy::{Applied, Haproxy};
+use crate::haproxy_stats::Row;
 use crate::keepalived::Keepalived;
 use crate::namespace::Namespace;
-use crate::observe::stats::Stats;
-use crate::observe::status::Count;
 use crate::plug::{Nics, Places, VIP_INTERFACE};
 use crate::vitals::Programs;
-use crate::{guard, lock, vitals};
+use crate::{guard, lock};
+pub use seen::Seen;
 
 /// For a call that changes something. The longest, a plug, waits 30 s for an IPv6 address at most; the
 /// controller gives up after 60 (Octavia `rest_request_read_timeout`).
@@ -53,17 +46,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(50);
 /// What did not go well is tried again this much later, also without a request.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// HAProxy's exporter is on this machine. With ten thousand members it takes a second.
-const EXPORTER_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Where keepalived is, as in the stock unit.
 const KEEPALIVED: &str = "/usr/sbin/keepalived";
-
-/// Listeners of workers that are no more, until it is told what they had counted.
-const LAST_WORDS_MAX: usize = 16_384;
-
-/// What ends the names of HAProxy's sockets in the base path.
-const SOCKET: &str = ".sock";
 
 /// How this machine is set up, beside the agent's configuration.
 #[derive(Clone, Debug)]
@@ -88,18 +72,6 @@ pub struct Machine {
     /// What workers of HAProxy had counted before a reload, some of which are no more, and whether it was
     /// observed since.
     last_words: std::sync::Mutex<Vec<(Row, bool)>>,
-}
-
-/// What all who serve have counted and know.
-#[derive(Debug)]
-pub struct Seen {
-    /// None while the packet path does not run.
-    pub forwarded: Option<Stats>,
-    pub standings: Standings,
-    /// What the packet path did not forward.
-    pub frames: Vec<Count>,
-    /// HAProxy's.
-    pub rows: Vec<Row>,
 }
 
 struct Inside {
@@ -155,139 +127,6 @@ impl Machine {
             exposing: Mutex::default(),
             last_words: std::sync::Mutex::default(),
         }
-    }
-
-    /// What the packet path and the HAProxy processes have counted, and where the members stand that are
-    /// probed; where nobody probes them yet, as before the start. Never waits for what is being changed.
-    pub async fn observe(&self) -> Seen {
-        let observed = match self.inside.get() {
-            Some(inside) => inside.forwarder.observe().await,
-            None => None,
-        };
-        let (forwarded, standings, frames) = match observed {
-            Some(Observed { stats, standings, frames }) => (Some(stats), standings, frames),
-            None => {
-                let kept = health::kept(&health::file(&self.config.borrow().amphora_id));
-                (None, kept, Vec::new())
-            }
-        };
-        let mut rows = self.rows().await;
-        // Those that are read beside them again are told no more by it.
-        let mut last = self.last_words();
-        last.iter_mut().for_each(|(_, heard)| *heard = true);
-        rows.extend(last.iter().map(|(row, _)| row.clone()));
-        drop(last);
-        Seen { forwarded, standings, frames, rows }
-    }
-
-    /// What was observed is told, and need not be kept for workers that are no more.
-    pub fn told(&self) {
-        self.last_words().retain(|(_, heard)| !heard);
-    }
-
-    fn last_words(&self) -> std::sync::MutexGuard<'_, Vec<(Row, bool)>> {
-        self.last_words.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the HAProxy processes say now, also those that leave. Within seconds, whatever hangs.
-    async fn rows(&self) -> Vec<Row> {
-        let (base, run) = {
-            let config = self.config.borrow();
-            (config.base_path.clone(), lock::run_directory(&config.amphora_id))
-        };
-        let names = durable::names(&base).unwrap_or_default();
-        let load_balancers = names.iter().filter_map(|name| name.strip_suffix(SOCKET));
-        let asked = load_balancers.map(async |load_balancer| {
-            let socket = base.join(format!("{load_balancer}{SOCKET}"));
-            let master = haproxy::master_socket(&run, load_balancer);
-            let (rows, leaving) =
-                tokio::join!(haproxy_stats::rows(&socket), haproxy_stats::leaving(&master));
-            let rows = match rows {
-                Ok(rows) => rows,
-                // One that died is started again; one of before a reboot is nobody's.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Vec::new(),
-                Err(error) => {
-                    warn!("{}: {error}", socket.display());
-                    Vec::new()
-                }
-            };
-            [rows, leaving].concat()
-        });
-        join_all(asked).await.concat()
-    }
-
-    /// Notes what the workers have counted that a reload may end at once.
-    async fn hear_last_words(&self) {
-        let rows = self.rows().await.into_iter().filter(|row| row.server == "FRONTEND");
-        let rows = rows.map(|row| (Row { leaving: true, sessions: 0, ..row }, false));
-        let rows: Vec<_> = rows.collect();
-        let mut last = self.last_words();
-        last.retain(|(row, _)| !rows.iter().any(|(new, _)| new.worker == row.worker));
-        last.extend(rows);
-        // Reloads without a heartbeat between them are few.
-        let most = LAST_WORDS_MAX.min(last.len());
-        let excess = last.len() - most;
-        last.drain(..excess);
-    }
-
-    /// All metrics. Fails where nobody knows any.
-    pub async fn exposition(&self, listeners: &[Listener]) -> Result<String, Failed> {
-        let wanted = listeners.iter().any(|listener| listener.protocol == Protocol::Prometheus);
-        let _turn = self.exposing.lock().await;
-        let exporter = if wanted { Some(self.exporter().await) } else { None };
-        let Seen { forwarded, standings, frames, rows } = self.observe().await;
-        if let (Some(Err(why)), None, true) = (&exporter, &forwarded, rows.is_empty()) {
-            return Err(Failed(format!("HAProxy's exporter: {why}")));
-        }
-        let starting = self.is_starting();
-        let known = Known {
-            listeners,
-            forwarded: forwarded.as_ref(),
-            standings: &standings,
-            rows: &rows,
-            starting,
-        };
-        let exporter = exporter.as_ref().map(|it| it.as_deref().map_err(|why| &why[..]));
-        let (cpu, memory) = vitals::utilization()?;
-        let utilization = metrics::Utilization { cpu, memory };
-        let observed = metrics::Observed { known, frames: &frames, exporter, utilization };
-        Ok(metrics::metrics(&observed).to_string())
-    }
-
-    async fn exporter(&self) -> Result<String, String> {
-        let Some(inside) = self.inside.get() else {
-            return Err("there is no namespace yet".to_owned());
-        };
-        let connect = || {
-            let stream = std::net::TcpStream::connect_timeout(
-                &(Ipv4Addr::LOCALHOST, serve::EXPORTER).into(),
-                EXPORTER_TIMEOUT,
-            )?;
-            stream.set_nonblocking(true)?;
-            Ok(stream)
-        };
-        let namespace = inside.namespace.try_clone().map_err(|error| error.to_string())?;
-        let asked = async {
-            let connected = spawn_blocking(move || namespace.enter(connect).flatten()).await;
-            serve::exported(TcpStream::from_std(connected.map_err(io::Error::other)??)?).await
-        };
-        match timeout(EXPORTER_TIMEOUT, asked).await {
-            Ok(text) => text.map_err(|error: io::Error| error.to_string()),
-            Err(_) => Err(format!("no answer within {EXPORTER_TIMEOUT:?}")),
-        }
-    }
-
-    /// Listens on a port of the loopback interface in the namespace of the load balancer.
-    pub async fn listen_inside(&self, port: u16) -> io::Result<TcpListener> {
-        let Some(inside) = self.inside.get() else {
-            return Err(io::Error::other("there is no namespace yet"));
-        };
-        let bind = || {
-            let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        };
-        TcpListener::from_std(inside.namespace.enter(bind).flatten()?)
     }
 
     /// Whether it is not known yet who serves what, since the agent has just started.
