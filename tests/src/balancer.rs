@@ -305,8 +305,18 @@ fn remove_abandoned() {
     }
 }
 
+/// `xdp-lb`, for a program that is built together with it: `XDP_LB`, or beside the program.
+pub fn beside() -> io::Result<PathBuf> {
+    let program = match env::var_os("XDP_LB") {
+        Some(program) => PathBuf::from(program),
+        None => env::current_exe()?.with_file_name("xdp-lb"),
+    };
+    fs::metadata(&program)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
+    Ok(program)
+}
+
 /// The binary to test: `XDP_LB`, else the one cargo builds beside the binary that runs.
-/// The program, built if need be.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| env::var_os("XDP_LB").map_or_else(build, PathBuf::from))

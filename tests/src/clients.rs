@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::http::{Head, malformed};
@@ -97,6 +97,17 @@ impl Connection {
         Ok(Self { stream: BufReader::new(stream), addr })
     }
 
+    /// From an address of one's own; port 0 lets the kernel choose.
+    pub fn open_from(from: SocketAddr, addr: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.bind(&from.into())?;
+        socket.connect_timeout(&addr.into(), TIMEOUT)?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(Self { stream: BufReader::new(stream), addr })
+    }
+
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.stream.get_ref().local_addr()
     }
@@ -142,14 +153,29 @@ pub fn http_get(addr: SocketAddr, path: &str) -> io::Result<Response> {
     connection.response()
 }
 
+/// One request with headers of one's own, whoever answers; the response as it is read.
+pub fn http_text(addr: SocketAddr, path: &str, headers: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {addr}\r\n{headers}Connection: close\r\n\r\n")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
+}
+
+/// One request that is not waited for longer than `moment` at a time.
+pub fn knock(addr: SocketAddr, moment: Duration) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&addr, moment)?;
+    stream.set_read_timeout(Some(moment))?;
+    write!(stream, "GET / HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    if said.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(malformed(&said)) }
+}
+
 /// The same over TLS, whoever the server is; the response as it is read.
 pub fn https_get(addr: SocketAddr, path: &str) -> io::Result<String> {
-    let stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-    builder.set_verify(SslVerifyMode::NONE);
-    let connector = builder.build().configure()?.verify_hostname(false);
-    let mut stream = connector.connect("any", stream).map_err(io::Error::other)?;
+    let mut stream = tls_connect(addr)?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")?;
     let mut response = Vec::new();
     // HAProxy closes without a `close notify`.
@@ -157,6 +183,22 @@ pub fn https_get(addr: SocketAddr, path: &str) -> io::Result<String> {
         Err(error) if response.is_empty() => Err(error),
         _ => Ok(String::from_utf8_lossy(&response).into_owned()),
     }
+}
+
+/// The certificate that a server shows, in DER.
+pub fn tls_certificate(addr: SocketAddr) -> io::Result<Vec<u8>> {
+    let certificate = tls_connect(addr)?.ssl().peer_certificate();
+    let certificate = certificate.ok_or_else(|| malformed("no certificate"))?;
+    Ok(certificate.to_der()?)
+}
+
+fn tls_connect(addr: SocketAddr) -> io::Result<SslStream<TcpStream>> {
+    let stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+    builder.set_verify(SslVerifyMode::NONE);
+    let connector = builder.build().configure()?.verify_hostname(false);
+    connector.connect("any", stream).map_err(io::Error::other)
 }
 
 /// Asks for `/` from `concurrency` threads for as long as `more` says, which is told the number of

@@ -288,6 +288,11 @@ pub fn occupy(host: &Host, dev: &str) -> io::Result<OwnedFd> {
     host.netns.enter(|| pass::attach(dev))
 }
 
+/// Pins that program in a BPF file system.
+pub fn pin_pass(path: &Path) -> io::Result<()> {
+    pass::pin(path)
+}
+
 /// Removes a namespace that something else than a lab has made, and kills what runs in it.
 pub fn remove_namespace(name: &str) -> Result<(), LabError> {
     netns::remove(&[name.to_owned()])

@@ -1,12 +1,30 @@
 //! Octavia itself, in the Python environments that `cargo xtask setup test` makes.
 
+pub mod amphora;
+pub mod api;
+pub mod balancer;
+pub mod cloud;
+pub mod scenarios;
+pub mod stack;
+
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-/// The releases at hand; xtask's `octavia.rs` says why these.
+/// The releases at hand; xtask's `releases.rs` says why these.
 pub const RELEASES: [&str; 2] = ["19.0.0", "4.1.0"];
+
+/// Where a release is installed.
+///
+/// # Panics
+///
+/// When it is not.
+pub fn environment(release: &str) -> PathBuf {
+    let at = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/octavia").join(release);
+    assert!(at.exists(), "{} is missing: run `cargo xtask setup test`", at.display());
+    at
+}
 
 /// A script of `tests/octavia/`, to be run in the environment of `release`.
 ///
@@ -15,9 +33,7 @@ pub const RELEASES: [&str; 2] = ["19.0.0", "4.1.0"];
 /// When there is no such environment.
 pub fn script(release: &str, name: &str) -> Command {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = tests.join("../target/octavia").join(release).join("bin/python");
-    assert!(python.exists(), "{} is missing: run `cargo xtask setup test`", python.display());
-    let mut script = Command::new(python);
+    let mut script = Command::new(environment(release).join("bin/python"));
     // Octavia's imports warn of each other.
     script.args(["-W", "ignore"]).arg(tests.join("octavia").join(name));
     script

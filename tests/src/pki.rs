@@ -70,6 +70,10 @@ impl Authority {
     pub fn pem(&self) -> Result<Vec<u8>, ErrorStack> {
         self.certificate.to_pem()
     }
+
+    pub fn key_pem(&self) -> Result<Vec<u8>, ErrorStack> {
+        self.key.rsa()?.private_key_to_pem()
+    }
 }
 
 impl Issued {

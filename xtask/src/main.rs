@@ -10,6 +10,7 @@ mod linker;
 mod octavia;
 mod packages;
 mod process;
+mod releases;
 mod setup;
 mod test;
 
@@ -33,6 +34,8 @@ enum Task {
     /// Keep clients, load balancer and members standing, to play with
     #[command(subcommand)]
     Lab(demo::Lab),
+    /// Real Octavia on this machine, whose load balancers run on xdp-lb; `octavia help` tells more
+    Octavia(octavia::Options),
     /// Fuzz what comes over the wire: uploads, bodies, the agent's configuration, envelopes
     Fuzz(fuzz::Options),
     /// Check format, lints and documentation, then test
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Lab(task) => demo::lab(&task),
+        Task::Octavia(options) => octavia::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Ci(options) => ci::run(&options),
     };

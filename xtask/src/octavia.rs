@@ -1,98 +1,29 @@
-//! Python environments with releases of Octavia, whose driver the tests let loose on our agent.
+//! A real Octavia on this machine: built with all that it needs, then the task of `xdp-lb-octavia`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{ffi::OsString, os::unix::process::CommandExt};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
 
-use crate::{packages, process};
+use crate::{build_ebpf, process, setup};
 
-/// The current release, and the oldest with a driver that speaks version 1.0 of the agent's API:
-/// those before know 0.5 only, which the stock agent of today does not speak either.
-const RELEASES: [&str; 2] = ["19.0.0", "4.1.0"];
-
-/// Fails on a Python that is too old for the current release, or cannot make environments: Debian
-/// has that in a package of its own.
-const IS_ENOUGH: &str = "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))";
-
-/// Makes `target/octavia/<release>/` for each release, unless it is there as its requirements are.
-pub fn install() -> Result<()> {
-    for release in RELEASES {
-        let requirements = requirements(release);
-        let wanted = read(&requirements)?;
-        let environment = process::workspace().join("target/octavia").join(release);
-        // Written last, so an environment without it is not whole.
-        let stamp = environment.join("requirements.txt");
-        if fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
-            continue;
-        }
-        process::step(format!("installing Octavia {release} into {}", environment.display()));
-        make(&environment, &requirements)?;
-        fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
-    }
-    Ok(())
+#[derive(Args)]
+pub struct Options {
+    /// up, down, status, demo, compare, soak...; `help` tells more
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    arguments: Vec<OsString>,
 }
 
-fn make(environment: &Path, requirements: &Path) -> Result<()> {
-    let venv = ["-m", "venv", "--clear"];
-    process::run(Command::new(python()?).args(venv).arg(environment))?;
-    // The files list what the driver imports, with versions: there is nothing to resolve, and
-    // nothing is built.
-    let install = ["-m", "pip", "--quiet", "--disable-pip-version-check", "install"];
-    let exactly = ["--no-deps", "--only-binary", ":all:", "--requirement"];
-    let mut pip = Command::new(environment.join("bin/python"));
-    process::run(pip.args(install).args(exactly).arg(requirements))
-}
-
-/// The distribution's Python before another that may come first in the PATH.
-fn python() -> Result<PathBuf> {
-    let find = || {
-        let pythons = [Some("/usr/bin/python3".into()), process::find("python3")];
-        pythons.into_iter().flatten().find(|python: &PathBuf| is_enough(python))
-    };
-    if let Some(python) = find() {
-        return Ok(python);
-    }
-    packages::install(&["python3", "python3-venv"])
-        .context("there is no Python of 3.11 or later that makes environments")?;
-    match find() {
-        Some(python) => Ok(python),
-        None => bail!("after apt-get install there is still no Python of 3.11 or later"),
-    }
-}
-
-fn is_enough(python: &Path) -> bool {
-    process::output(Command::new(python).args(["-c", IS_ENOUGH])).is_ok()
-}
-
-fn requirements(release: &str) -> PathBuf {
-    process::workspace().join(format!("tests/octavia/requirements/{release}.txt"))
-}
-
-fn read(file: &Path) -> Result<String> {
-    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requirements_are_versions_of_names() {
-        for release in RELEASES {
-            let text = read(&requirements(release)).expect("requirements");
-            assert!(text.lines().any(|line| line == format!("octavia=={release}")), "{release}");
-            for line in text.lines() {
-                let is_pinned = line.split_once("==").is_some_and(|(name, version)| {
-                    [name, version]
-                        .iter()
-                        .all(|word| !word.is_empty() && !word.contains([' ', '=']))
-                });
-                assert!(is_pinned, "{release}: {line}");
-            }
-        }
-    }
+pub fn run(options: &Options) -> Result<()> {
+    ensure!(process::is_root(), "containers need root: run `cargo xtask octavia` as root");
+    setup::run(&setup::Options { purposes: vec![setup::Purpose::Octavia] })?;
+    build_ebpf::run(&build_ebpf::Options::default())?;
+    process::step("building xdp-lb");
+    let build = ["build", "--quiet", "--release", "--package=xdp-lb", "--package=xdp-lb-tests"];
+    process::run(process::cargo().args(build).args(["--bin=xdp-lb", "--bin=xdp-lb-octavia"]))?;
+    // Takes the place of this process, so that a Ctrl-C is its alone.
+    let run =
+        ["run", "--quiet", "--release", "--package=xdp-lb-tests", "--bin=xdp-lb-octavia", "--"];
+    let error = process::cargo().args(run).args(&options.arguments).exec();
+    Err(error).context("cannot start xdp-lb-octavia")
 }

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::{octavia, packages, process};
+use crate::{packages, process, releases};
 
 /// What a command is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -13,8 +13,9 @@ pub enum Purpose {
     Test,
     Demo,
     Bench,
+    Octavia,
 }
-use Purpose::{Bench, Demo, Test};
+use Purpose::{Bench, Demo, Octavia, Test};
 
 #[derive(Args, Default)]
 pub struct Options {
@@ -29,17 +30,21 @@ struct Tool {
     purposes: &'static [Purpose],
 }
 
-const TOOLS: [Tool; 11] = [
-    tool("ip", "iproute2", &[Test, Demo, Bench]),
-    tool("ethtool", "ethtool", &[Test, Demo, Bench]),
-    tool("bpftool", "bpftool", &[Test, Demo, Bench]),
-    tool("nft", "nftables", &[Test, Demo, Bench]),
-    tool("haproxy", "haproxy", &[Test, Demo, Bench]),
-    tool("keepalived", "keepalived", &[Test]),
+const TOOLS: [Tool; 15] = [
+    tool("ip", "iproute2", &[Test, Demo, Bench, Octavia]),
+    tool("ethtool", "ethtool", &[Test, Demo, Bench, Octavia]),
+    tool("bpftool", "bpftool", &[Test, Demo, Bench, Octavia]),
+    tool("nft", "nftables", &[Test, Demo, Bench, Octavia]),
+    tool("haproxy", "haproxy", &[Test, Demo, Bench, Octavia]),
+    tool("keepalived", "keepalived", &[Test, Octavia]),
     tool("openssl", "openssl", &[Test]),
-    tool("curl", "curl", &[Demo]),
-    tool("ping", "iputils-ping", &[Demo]),
-    tool("tcpdump", "tcpdump", &[Demo]),
+    tool("systemctl", "systemd", &[Test, Octavia]),
+    tool("mariadbd", "mariadb-server", &[Test, Octavia]),
+    tool("rsyslogd", "rsyslog", &[Test, Octavia]),
+    tool("ping", "iputils-ping", &[Test, Demo, Octavia]),
+    tool("ipvsadm", "ipvsadm", &[Octavia]),
+    tool("curl", "curl", &[Demo, Octavia]),
+    tool("tcpdump", "tcpdump", &[Demo, Octavia]),
     tool("iperf3", "iperf3", &[Bench]),
 ];
 
@@ -50,8 +55,8 @@ pub fn run(options: &Options) -> Result<()> {
     };
     install_missing(purposes)?;
     libraries()?;
-    if purposes.contains(&Test) {
-        octavia::install()?;
+    if purposes.iter().any(|purpose| [Test, Octavia].contains(purpose)) {
+        releases::install()?;
     }
     mount_bpf()
 }
@@ -131,7 +136,19 @@ mod tests {
             (
                 "test",
                 &[Test],
-                &["ip", "ethtool", "bpftool", "nft", "haproxy", "keepalived", "openssl"],
+                &[
+                    "ip",
+                    "ethtool",
+                    "bpftool",
+                    "nft",
+                    "haproxy",
+                    "keepalived",
+                    "openssl",
+                    "systemctl",
+                    "mariadbd",
+                    "rsyslogd",
+                    "ping",
+                ],
             ),
             ("bench", &[Bench], &["ip", "ethtool", "bpftool", "nft", "haproxy", "iperf3"]),
             ("none", &[], &[]),

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::{build_ebpf, octavia, process, setup};
+use crate::{build_ebpf, process, releases, setup};
 
 /// What needs root, in nextest's language: two kinds of test binaries of one package.
 const ROOT_TESTS: &str = "package(xdp-lb-tests) & binary(/^(kernel|netns)/)";
@@ -20,7 +20,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     if options.host_only {
         setup::libraries()?;
-        octavia::install()?;
+        releases::install()?;
     } else {
         ensure!(
             process::is_root(),

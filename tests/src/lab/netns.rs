@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::process::{Child, Command, Output, Stdio};
 use std::{fs, thread};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -29,6 +30,28 @@ impl Netns {
     pub fn open(name: String) -> io::Result<Self> {
         let file = File::open(format!("{NAMES}/{name}"))?;
         Ok(Self { name, file })
+    }
+
+    /// That of a process.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        Ok(Self { file: File::open(&path)?, name: path })
+    }
+
+    /// A new one that nobody else can name: it goes with the last handle, and what runs inside.
+    pub fn unnamed(name: &str) -> io::Result<Self> {
+        let make = || {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            File::open("/proc/thread-self/ns/net")
+        };
+        let made = thread::scope(|scope| scope.spawn(make).join());
+        let file = made.unwrap_or_else(|panic| resume_unwind(panic))?;
+        Ok(Self { name: name.to_owned(), file })
+    }
+
+    /// By which other processes find it, for as long as this handle is there.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
     /// Another handle to the same namespace.
@@ -83,7 +106,7 @@ impl Netns {
 
     /// Runs lines of `ip` inside, all in one process.
     pub fn ip(&self, lines: &[String]) -> Result<(), LabError> {
-        ip(&["-netns", &self.name], lines)
+        self.enter(|| ip(&[], lines))
     }
 
     /// Sets one of the `net.` sysctls, each of which a namespace has for itself: `ipv4/ip_forward`.

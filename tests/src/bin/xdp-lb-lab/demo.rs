@@ -10,12 +10,13 @@ use anyhow::{Context, Result, ensure};
 use xdp_lb::kernel::Pins;
 use xdp_lb::observe::Found;
 use xdp_lb::record::{Interface, Standing};
+use xdp_lb_tests::balancer::beside;
 use xdp_lb_tests::clients::{Connection, Connections, Outcome, TIMEOUT, requests, udp_ask};
 use xdp_lb_tests::lab::{Family, Host};
 
 use crate::document::{HTTP, UDP};
 use crate::show::{self, bold, good, heading, line};
-use crate::stand::{Stand, catch_signals, check, interrupted, program};
+use crate::stand::{Stand, catch_signals, check, interrupted};
 
 const NAME: &str = "demo";
 const FAMILIES: [(Family, &str); 2] = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
@@ -113,7 +114,7 @@ fn story(stand: &mut Stand) -> Result<()> {
 
 fn xdp_lb(arguments: &[&str]) -> Result<()> {
     let words = format!("xdp-lb {}", arguments.join(" "));
-    show::command(Command::new(program()?).args(arguments), &words, usize::MAX)?;
+    show::command(Command::new(beside()?).args(arguments), &words, usize::MAX)?;
     println!();
     Ok(())
 }

@@ -16,11 +16,12 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use xdp_lb_tests::balancer::beside;
 use xdp_lb_tests::lab::{Family, Lab};
 
 use crate::document::{HTTP, UDP};
 use crate::show::bold;
-use crate::stand::{Stand, catch_signals, forget, interrupted, program, tail};
+use crate::stand::{Stand, catch_signals, forget, interrupted, tail};
 
 const NAME: &str = "lab";
 const DIRECTORY: &str = "/run/xdp-lb-lab";
@@ -117,7 +118,7 @@ pub fn shell(host: &str, command: &[OsString]) -> Result<()> {
     if command.is_empty() {
         println!("on {}; `exit` leaves", bold(host));
     }
-    let built = program()?.parent().map(Path::to_owned).unwrap_or_default();
+    let built = beside()?.parent().map(Path::to_owned).unwrap_or_default();
     let inherited = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin".into(), "/sbin".into()];
     let path =

@@ -1,13 +1,13 @@
 //! The lab with everything started: servers on the members, `xdp-lb run` on the amphora.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, io};
 
 use agent_api::Name;
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +15,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use xdp_lb::kernel::Pins;
 use xdp_lb::observe::Found;
 use xdp_lb::record::State;
+use xdp_lb_tests::balancer::beside;
 use xdp_lb_tests::lab::{Lab, LabOptions, Process};
 use xdp_lb_tests::servers::Server;
 
@@ -72,7 +73,7 @@ impl Stand {
     /// Starts `xdp-lb run` on the amphora.
     pub fn start(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(beside()?);
         command.arg("run").arg(self.file()).args(["--interface", "eth1"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         // Ctrl-C is ours to answer.
@@ -127,17 +128,10 @@ pub fn forget(name: &Name) -> Result<()> {
     if !Pins::of(name).exist() {
         return Ok(());
     }
-    let detach = Command::new(program()?).args(["detach", "--name", name.as_str()]).output()?;
+    let detach = Command::new(beside()?).args(["detach", "--name", name.as_str()]).output()?;
     let said = String::from_utf8_lossy(&detach.stderr);
     ensure!(detach.status.success(), "{}", said.trim());
     Ok(())
-}
-
-/// `xdp-lb`, which is built beside this program.
-pub fn program() -> Result<PathBuf> {
-    let program = env::current_exe()?.with_file_name("xdp-lb");
-    ensure!(program.is_file(), "{} is not built", program.display());
-    Ok(program)
 }
 
 pub fn tail(log: &Path) -> String {

@@ -1,0 +1,363 @@
+//! A real Octavia on this machine: its services and their database in a container, in which each amphora
+//! is a container again. `tests/octavia/stack/README.md` says what is real and what is not.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{env, process};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::Uid;
+
+use crate::lab::{self, Netns};
+use crate::pki::{Authority, Kind};
+use crate::{octavia, unit};
+
+/// Of a state directory whose stack ends with the process of the number that follows.
+const PREFIX: &str = "xdp-lb-octavia-";
+/// For all of the control plane to be there; a minute of two busy processors was seen.
+const UP_MAX: Duration = Duration::from_secs(180);
+/// For a killed container's processes to be gone.
+const DOWN_MAX: Duration = Duration::from_secs(20);
+/// Between two looks at what tells nobody when it changes.
+pub const LOOK: Duration = Duration::from_millis(50);
+
+/// What the stock amphora has of Octavia's programs.
+const STOCK_PROGRAMS: [&str; 5] = [
+    "amphora-agent",
+    "amphora-health-checker",
+    "amphora-interface",
+    "haproxy-vrrp-check",
+    "prometheus-proxy",
+];
+
+pub struct Options<'a> {
+    pub release: &'a str,
+    /// The `xdp-lb` of the amphorae that are not stock ones.
+    pub program: &'a Path,
+    /// Lines of `octavia.conf` that take the place of those in the stack's own.
+    pub settings: &'a str,
+}
+
+/// The containers; one that was made by [`Stack::up`] goes when it is dropped.
+pub struct Stack {
+    /// State and logs, as long as it stands.
+    pub directory: PathBuf,
+    /// The namespace of the bridges, and of Octavia.
+    pub netns: Netns,
+    /// Of the container's init.
+    pid: i32,
+    cgroup: PathBuf,
+    stands: bool,
+}
+
+impl Stack {
+    /// Starts one that ends with this value, or with the process.
+    pub fn up(options: &Options<'_>) -> Result<Self> {
+        sweep()?;
+        let directory = env::temp_dir().join(format!("{PREFIX}{}", process::id()));
+        let mut stack = Self::start(&directory, options)?;
+        stack.stands = false;
+        Ok(stack)
+    }
+
+    /// Starts one that stands until [`Stack::down`]; its state is in `directory`.
+    pub fn start(directory: &Path, options: &Options<'_>) -> Result<Self> {
+        ensure!(Uid::effective().is_root(), "containers need root");
+        ensure!(!directory.exists(), "{} is there already", directory.display());
+        let cgroup = cgroup(directory)?;
+        // Goes again, with all that was begun, when something here fails.
+        let begun = Begun { directory, cgroup: &cgroup };
+        write_state(directory, options)?;
+        let mut boot = boot(directory, &cgroup)?;
+        let (pid, netns) = wait(directory, &mut boot)?;
+        let stack = Self {
+            directory: directory.to_owned(),
+            netns,
+            pid,
+            cgroup: cgroup.clone(),
+            stands: true,
+        };
+        let pass = stack.root().join("sys/fs/bpf/pass");
+        lab::pin_pass(&pass).context("the program for far ends cannot be pinned")?;
+        std::mem::forget(begun);
+        Ok(stack)
+    }
+
+    /// The one that stands in `directory`, if it does.
+    pub fn find(directory: &Path) -> Result<Option<Self>> {
+        let Ok(boot) = fs::read_to_string(directory.join("pid")) else { return Ok(None) };
+        let Some(pid) = child_of(boot.trim()) else { return Ok(None) };
+        let netns = Netns::of(pid)?;
+        let cgroup = cgroup(directory)?;
+        Ok(Some(Self { directory: directory.to_owned(), netns, pid, cgroup, stands: true }))
+    }
+
+    /// Ends the one of `directory`, whatever is left of it.
+    pub fn down(directory: &Path) -> Result<()> {
+        remove(directory, &cgroup(directory)?)
+    }
+
+    /// The container's file system, as seen from outside.
+    pub fn root(&self) -> PathBuf {
+        format!("/proc/{}/root", self.pid).into()
+    }
+
+    /// A command inside, next to Octavia.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        inside(self.pid, program, arguments)
+    }
+
+    /// Of the amphora of this name; there is none once it has been killed.
+    pub fn amphora_cgroup(&self, id: &str) -> PathBuf {
+        self.cgroup.join(format!("system.slice/amphora-{id}.service"))
+    }
+
+    /// The init of the only amphora whose id begins so.
+    pub fn amphora_pid(&self, prefix: &str) -> Result<i32> {
+        let found = self.amphora_pids(prefix)?;
+        ensure!(
+            found.len() == 1,
+            "{} amphorae have an id that begins with {prefix:?}",
+            found.len()
+        );
+        Ok(found[0])
+    }
+
+    fn amphora_pids(&self, prefix: &str) -> Result<Vec<i32>> {
+        let begins = format!("amphora-{prefix}");
+        let slice = self.cgroup.join("system.slice");
+        let entries = fs::read_dir(&slice).with_context(|| slice.display().to_string())?.flatten();
+        let of = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&begins);
+        // One that ends right now has no init any more.
+        let init = |entry: fs::DirEntry| {
+            let pids = fs::read_to_string(entry.path().join("init.scope/cgroup.procs")).ok()?;
+            pids.lines().next()?.parse().ok()
+        };
+        Ok(entries.filter(of).filter_map(init).collect())
+    }
+
+    /// The last lines in which services and agents complain, for whoever wonders why something is in ERROR.
+    pub fn complaints(&self) -> String {
+        const LAST: usize = 6;
+        let mut found = Vec::new();
+        let mut last = |text: &str, complains: fn(&&str) -> bool| {
+            let lines: Vec<_> = text.lines().filter(complains).map(str::to_owned).collect();
+            found.extend_from_slice(&lines[lines.len().saturating_sub(LAST)..]);
+        };
+        for service in ["worker", "health-manager", "housekeeping"] {
+            let log = self.directory.join(format!("log/octavia-{service}.log"));
+            last(&fs::read_to_string(log).unwrap_or_default(), |line| line.contains(" ERROR "));
+        }
+        for pid in self.amphora_pids("").unwrap_or_default() {
+            let journal = ["--no-pager", "--unit=amphora-agent", "--output=cat"];
+            let journal = output(&mut inside(pid, "journalctl", &journal));
+            last(&journal.unwrap_or_default(), |line| {
+                ["WARN", "ERROR"].iter().any(|word| line.contains(word))
+            });
+        }
+        found.join("\n")
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if self.stands {
+            return;
+        }
+        if let Err(error) = remove(&self.directory, &self.cgroup) {
+            eprintln!("{} is not all gone: {error:#}", self.directory.display());
+        }
+    }
+}
+
+/// What has been started and is not up yet.
+struct Begun<'a> {
+    directory: &'a Path,
+    cgroup: &'a Path,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        // The reason for which it did not come up is the one to tell.
+        let _ = remove(self.directory, self.cgroup);
+    }
+}
+
+/// A command in all the namespaces of a process.
+pub fn inside(pid: i32, program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--target={pid}"));
+    command
+        .args(["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--wd=/", "--", program]);
+    command.args(arguments);
+    command
+}
+
+/// What a command prints that must succeed.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().context("it does not start")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}", said.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Removes those of processes that are no more.
+fn sweep() -> Result<()> {
+    for entry in fs::read_dir(env::temp_dir())?.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            Stack::down(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn write_state(directory: &Path, options: &Options<'_>) -> Result<()> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    let parts = workspace.join("tests/octavia/stack");
+    let environment = octavia::environment(options.release).canonicalize()?;
+    let etc = directory.join("etc/octavia");
+    fs::create_dir_all(&etc)?;
+    symlink(&parts, etc.join("stack"))?;
+    symlink(&environment, etc.join("venv"))?;
+    write_images(&etc.join("images"), &parts, &environment, options.program)?;
+    write_certificates(&etc.join("certs"))?;
+    fs::write(etc.join("extra.conf"), options.settings)?;
+    let (log, var) = (directory.join("log"), directory.join("var"));
+    fs::create_dir_all(&log)?;
+    fs::create_dir_all(var.join("log"))?;
+    fs::create_dir_all(var.join("lib/octavia/certificates"))?;
+    symlink(log, var.join("log/octavia-stack"))?;
+    Ok(())
+}
+
+/// What amphorae get over the machine's file system: `common`, and an image for each agent.
+fn write_images(images: &Path, parts: &Path, environment: &Path, program: &Path) -> Result<()> {
+    output(Command::new("cp").arg("-a").arg(parts.join("images")).arg(images))?;
+    let stock = images.join("stock/usr/local/bin");
+    fs::create_dir_all(&stock)?;
+    for name in STOCK_PROGRAMS {
+        symlink(environment.join("bin").join(name), stock.join(name))?;
+    }
+    let units = images.join("xdp-lb/usr/lib/systemd/system");
+    fs::create_dir_all(&units)?;
+    for name in ["amphora-agent.service", "amphora-netns.service", "var-lib-octavia-certs.mount"] {
+        fs::copy(unit::folder().join(name), units.join(name))?;
+    }
+    let bin = images.join("xdp-lb/usr/bin");
+    fs::create_dir_all(&bin)?;
+    fs::copy(program, bin.join("xdp-lb")).with_context(|| program.display().to_string())?;
+    Ok(())
+}
+
+/// Two authorities, as Octavia recommends: of the amphorae's certificates, which it issues itself, and of
+/// its own.
+fn write_certificates(certs: &Path) -> Result<()> {
+    fs::create_dir(certs)?;
+    let (server, client) = (Authority::new("server CA")?, Authority::new("client CA")?);
+    fs::write(certs.join("server_ca.pem"), server.pem()?)?;
+    fs::write(certs.join("server_ca.key"), server.key_pem()?)?;
+    fs::write(certs.join("client_ca.pem"), client.pem()?)?;
+    fs::write(certs.join("client.pem"), client.issue("controller", Kind::Octavia)?.pem()?)?;
+    Ok(())
+}
+
+/// Where the container's processes are, and nobody else's: by it they are found, and killed.
+fn cgroup(directory: &Path) -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts")?;
+    let root = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (at, kind) = (words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(at))
+    });
+    let root =
+        root.context("there is no cgroup v2 hierarchy: mount -t cgroup2 cgroup2 DIRECTORY")?;
+    Ok(root.join(directory.display().to_string().trim_start_matches('/').replace('/', "-")))
+}
+
+fn boot(directory: &Path, cgroup: &Path) -> Result<Child> {
+    if !cgroup.exists() {
+        fs::create_dir(cgroup).with_context(|| cgroup.display().to_string())?;
+    }
+    let parts = Path::new(env!("CARGO_MANIFEST_DIR")).join("octavia/stack").canonicalize()?;
+    let log = File::create(directory.join("log/nsboot.log"))?;
+    // The shell goes into the group before it becomes the container's.
+    let mut boot = Command::new("sh");
+    boot.args(["-c", "echo 0 >\"$0\" && exec \"$@\""]).arg(cgroup.join("cgroup.procs"));
+    boot.args(["unshare", "--net"]).arg(parts.join("nsboot")).arg("octavia");
+    boot.arg(format!("/etc={}/etc:{}/etc", parts.display(), directory.display()));
+    boot.arg(format!("/var={}/var", directory.display()));
+    boot.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // A Ctrl-C is for who started it, not for a stack that stands.
+    boot.process_group(0);
+    let boot = boot.spawn().context("sh does not start")?;
+    fs::write(directory.join("pid"), boot.id().to_string())?;
+    Ok(boot)
+}
+
+/// Until all services are there: the container's init, and its network.
+fn wait(directory: &Path, boot: &mut Child) -> Result<(i32, Netns)> {
+    let began = Instant::now();
+    let log = |name: &str| fs::read_to_string(directory.join("log").join(name)).unwrap_or_default();
+    while began.elapsed() < UP_MAX {
+        if let Some(status) = boot.try_wait()? {
+            bail!("the container of Octavia ended, {status}:\n{}", log("nsboot.log"));
+        }
+        if let Some(pid) = child_of(&boot.id().to_string()) {
+            // It does not succeed where systemd is not there yet, or is in trouble.
+            let state = inside(pid, "systemctl", &["is-system-running", "--wait"]).output()?;
+            match String::from_utf8_lossy(&state.stdout).trim() {
+                "running" => return Ok((pid, Netns::of(pid)?)),
+                "degraded" => bail!(
+                    "a service of Octavia did not start:\n{}{}{}",
+                    log("networks.log"),
+                    log("database.log"),
+                    log("octavia.log")
+                ),
+                _ => {}
+            }
+        }
+        thread::sleep(LOOK);
+    }
+    bail!("Octavia is not up after {} s:\n{}", UP_MAX.as_secs(), log("octavia.log"))
+}
+
+/// The only child of a process that has one.
+pub fn child_of(pid: &str) -> Option<i32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.trim().parse().ok()
+}
+
+fn remove(directory: &Path, cgroup: &Path) -> Result<()> {
+    if cgroup.exists() {
+        fs::write(cgroup.join("cgroup.kill"), "1")?;
+        let began = Instant::now();
+        while let Err(error) = remove_cgroups(cgroup) {
+            ensure!(began.elapsed() < DOWN_MAX, "{} cannot be removed: {error}", cgroup.display());
+            thread::sleep(LOOK);
+        }
+    }
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| directory.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Innermost first: only what is empty can go.
+fn remove_cgroups(cgroup: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(cgroup)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_cgroups(&entry.path())?;
+        }
+    }
+    fs::remove_dir(cgroup)
+}
