@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::amphora::{Amphora, Memory};
@@ -210,8 +210,13 @@ impl<'a> LoadBalancer<'a> {
         let neighbour: Value = serde_json::from_str(&neighbour)?;
         let mac = api::text(&neighbour[0], "lladdr")?;
         let amphorae = self.amphorae()?;
-        let has = |amphora: &Amphora| amphora.links().is_ok_and(|links| links.contains(&mac));
-        amphorae.into_iter().find(has).with_context(|| format!("no amphora has {mac}"))
+        for amphora in amphorae {
+            // One that has died has none, and is the load balancer's until it is replaced.
+            if amphora.links().unwrap_or_default().contains(&mac) {
+                return Ok(amphora);
+            }
+        }
+        bail!("no amphora has {mac}")
     }
 
     /// One request on a connection of its own, whose answer says which member it came from.

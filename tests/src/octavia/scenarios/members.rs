@@ -155,15 +155,18 @@ fn drained_and_disabled(run: &Run<'_>) -> Result<()> {
             ensure!(response.member == "m3", "a connection moved to {}", response.member);
         }
         drop(kept);
-        lb.settles(&[("m3", "DRAINING")])?;
+        lb.settles(&[("m3", "DRAINING")]).with_context(|| format!("{protocol}, drained"))?;
         set(json!({"admin_state_up": false}))?;
         lb.serves(&web, &[("m1", 6), ("m2", 6)]).context("disabled")?;
         lb.settles(&[("m3", "OFFLINE")])?;
         set(json!({}))?;
-        lb.serves(&web, &[("m1", 4), ("m2", 4), ("m3", 4)])?;
+        lb.serves(&web, &[("m1", 4), ("m2", 4), ("m3", 4)])
+            .with_context(|| format!("{protocol}, enabled again"))?;
         lb.settles(&[])?;
         lb.is_told(&web)?;
         disabled(&lb, &web)?;
+        // The names of the next one's members are the same.
+        lb.change("DELETE", &format!("pools/{pool}"), None)?;
     }
     lb.delete()
 }
@@ -176,8 +179,11 @@ fn disabled(lb: &LoadBalancer<'_>, web: &Listener) -> Result<()> {
     };
     set(false)?;
     let vip = lb.vip(V4, web.port)?;
-    let asked = lb.run.cloud.client.netns.enter(|| clients::http_get(vip, "/"));
-    ensure!(asked.is_err(), "a disabled listener answers: {asked:?}");
+    eventually(5, || {
+        let asked = lb.run.cloud.client.netns.enter(|| clients::http_get(vip, "/"));
+        ensure!(asked.is_err(), "a disabled listener answers: {asked:?}");
+        Ok(())
+    })?;
     set(true)?;
     eventually(5, || lb.get(web, V4)).map(drop)
 }

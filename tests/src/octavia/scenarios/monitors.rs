@@ -87,7 +87,7 @@ fn of_tcp(run: &Run<'_>) -> Result<()> {
 
 fn of_http(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
-    let http = json!({"http_method": "HEAD", "url_path": "/health", "http_version": 1.1,
+    let http = json!({"http_method": "GET", "url_path": "/health", "http_version": 1.1,
         "domain_name": "example.com"});
     let rows = [
         ("HTTP", HTTP, http, Dies),
@@ -100,7 +100,7 @@ fn of_http(run: &Run<'_>) -> Result<()> {
 fn of_datagrams(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
     let rows = [
-        ("UDP-CONNECT", UDP, json!({}), Dies),
+        ("UDP-CONNECT", UDP, json!({"delay": 4, "timeout": 1}), Dies),
         ("TCP", HTTP, json!({}), Dies),
         ("HTTP", HTTP, json!({"url_path": "/"}), Dies),
     ];
