@@ -2,18 +2,23 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// HAProxy answers at once, or hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Workers that leave and are asked: one for each reload within a connection's life.
 const LEAVING_MAX: usize = 32;
+/// What follows each answer where they are many.
+const PROMPT: &[u8] = b"\n> ";
+/// A worker that has been told to leave and has connections still is asked this often, and held so long.
+const HELD_PAUSE: Duration = Duration::from_millis(20);
+const HELD_MAX: Duration = Duration::from_millis(500);
 /// Ten thousand members are some 5 MiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
@@ -75,6 +80,58 @@ fn leavers(shown: &str) -> impl Iterator<Item = u32> {
         let left = kind == "worker" && reloads.parse::<u32>().ok()? > 0;
         if left { pid.parse().ok() } else { None }
     })
+}
+
+/// A connection to the worker that serves when it is opened. It is one of the worker's own: the worker does
+/// not end while it is open, and so can be asked after a reload what it had counted in the end.
+#[derive(Debug)]
+pub struct Held(UnixStream);
+
+impl Held {
+    pub async fn open(socket: &Path) -> io::Result<Self> {
+        let opened = async {
+            let mut held = Self(UnixStream::connect(socket).await?);
+            // Without it the first answer ends the connection.
+            held.ask("prompt").await?;
+            Ok(held)
+        };
+        timeout(PATIENCE, opened).await.map_err(|_| io::ErrorKind::TimedOut)?
+    }
+
+    /// What it has counted, to be asked when it has been told to leave: once it has no connections any more,
+    /// or when others would wait for its end. Nothing where it ended all the same.
+    pub async fn last_rows(mut self) -> Vec<Row> {
+        let began = Instant::now();
+        let mut last = Vec::new();
+        while let Ok(Ok(rows)) = timeout(PATIENCE, self.rows()).await {
+            let is_idle = rows.iter().all(|row| row.server != "FRONTEND" || row.sessions == 0);
+            last = rows;
+            if is_idle || began.elapsed() > HELD_MAX {
+                break;
+            }
+            sleep(HELD_PAUSE).await;
+        }
+        last
+    }
+
+    async fn rows(&mut self) -> io::Result<Vec<Row>> {
+        let info = self.ask("show info").await?;
+        Ok(parse(&(info + &self.ask("show stat -1 -1 -1").await?), true))
+    }
+
+    /// The answer, without the prompt that ends it.
+    async fn ask(&mut self, command: &str) -> io::Result<String> {
+        self.0.write_all(format!("{command}\n").as_bytes()).await?;
+        let mut text = Vec::new();
+        while !text.ends_with(PROMPT) {
+            let room = ANSWER_BYTES_MAX.saturating_sub(text.len() as u64);
+            if (&mut self.0).take(room).read_buf(&mut text).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        text.truncate(text.len() - PROMPT.len());
+        String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
 }
 
 async fn ask(socket: &Path, command: &str) -> io::Result<String> {

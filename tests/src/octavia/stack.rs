@@ -193,8 +193,9 @@ impl Drop for Begun<'_> {
 pub fn inside(pid: i32, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!("--target={pid}"));
-    command
-        .args(["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--wdns=/", "--", program]);
+    command.args([
+        "--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--wdns=/", "--", program,
+    ]);
     command.args(arguments);
     command
 }

@@ -4,6 +4,7 @@
 //! One lock is held by whatever changes something, so that a request and the supervision do not meet.
 
 mod calls;
+mod last_words;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,11 +28,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
+use self::last_words::LastWords;
 use super::engines::{Engines, Means};
 use super::forwarder::Forwarder;
 use crate::check::Expectation;
 use crate::haproxy::{Applied, Haproxy};
-use crate::haproxy_stats::Row;
 use crate::keepalived::Keepalived;
 use crate::namespace::Namespace;
 use crate::plug::{Nics, Places, VIP_INTERFACE};
@@ -71,7 +72,7 @@ pub struct Machine {
     exposing: Mutex<()>,
     /// What workers of HAProxy had counted before a reload, some of which are no more, and whether it was
     /// observed since.
-    last_words: std::sync::Mutex<Vec<(Row, bool)>>,
+    last_words: LastWords,
 }
 
 struct Inside {
@@ -125,7 +126,7 @@ impl Machine {
             state: Mutex::default(),
             brought: AtomicBool::new(false),
             exposing: Mutex::default(),
-            last_words: std::sync::Mutex::default(),
+            last_words: LastWords::default(),
         }
     }
 
@@ -331,7 +332,7 @@ impl Machine {
         let mut parts = engines.parts(&state.wanted, more);
         parts.keys().try_for_each(|load_balancer| self.know(load_balancer, state, inside))?;
         let mut done = Ok(());
-        self.hear_last_words().await;
+        let held = self.hold_workers().await;
         for (load_balancer, haproxy) in &state.haproxy {
             let (part, process) = (parts.remove(load_balancer), Arc::clone(haproxy));
             let is_wanted = state.wanted.haproxy.contains_key(load_balancer);
@@ -347,6 +348,7 @@ impl Machine {
                 Err(error) => done = Err(error),
             }
         }
+        self.last_words.let_go(held);
         let wanted = &state.wanted.haproxy;
         state.haproxy.retain(|id, haproxy| wanted.contains_key(id) || haproxy.pid().is_some());
         done

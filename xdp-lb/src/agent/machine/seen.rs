@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::PoisonError;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_api::amphora::Failed;
@@ -19,7 +19,7 @@ use super::Machine;
 use crate::agent::forwarder::Observed;
 use crate::agent::message::Known;
 use crate::agent::metrics::{self, serve};
-use crate::haproxy_stats::{self, Row};
+use crate::haproxy_stats::{self, Held, Row};
 use crate::health::{self, Standings};
 use crate::observe::stats::Stats;
 use crate::observe::status::Count;
@@ -27,9 +27,6 @@ use crate::{haproxy, lock, vitals};
 
 /// HAProxy's exporter is on this machine. With ten thousand members it takes a second.
 const EXPORTER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Listeners of workers that are no more, until it is told what they had counted.
-const LAST_WORDS_MAX: usize = 16_384;
 
 /// What ends the names of HAProxy's sockets in the base path.
 const SOCKET: &str = ".sock";
@@ -62,36 +59,23 @@ impl Machine {
             }
         };
         let mut rows = self.rows().await;
-        // Those that are read beside them again are told no more by it.
-        let mut last = self.last_words();
-        last.iter_mut().for_each(|(_, heard)| *heard = true);
-        rows.extend(last.iter().map(|(row, _)| row.clone()));
-        drop(last);
+        rows.extend(self.last_words.hear());
         Seen { forwarded, standings, frames, rows }
     }
 
-    /// What was observed is told, and need not be kept for workers that are no more.
+    /// What was observed is told.
     pub fn told(&self) {
-        self.last_words().retain(|(_, heard)| !heard);
-    }
-
-    fn last_words(&self) -> std::sync::MutexGuard<'_, Vec<(Row, bool)>> {
-        self.last_words.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last_words.told();
     }
 
     /// What the HAProxy processes say now, also those that leave. Within seconds, whatever hangs.
     async fn rows(&self) -> Vec<Row> {
-        let (base, run) = {
-            let config = self.config.borrow();
-            (config.base_path.clone(), lock::run_directory(&config.amphora_id))
-        };
-        let names = durable::names(&base).unwrap_or_default();
-        let load_balancers = names.iter().filter_map(|name| name.strip_suffix(SOCKET));
-        let asked = load_balancers.map(async |load_balancer| {
-            let socket = base.join(format!("{load_balancer}{SOCKET}"));
+        let run = lock::run_directory(&self.config.borrow().amphora_id);
+        let sockets = self.haproxy_sockets();
+        let asked = sockets.iter().map(async |(load_balancer, socket)| {
             let master = haproxy::master_socket(&run, load_balancer);
             let (rows, leaving) =
-                tokio::join!(haproxy_stats::rows(&socket), haproxy_stats::leaving(&master));
+                tokio::join!(haproxy_stats::rows(socket), haproxy_stats::leaving(&master));
             let rows = match rows {
                 Ok(rows) => rows,
                 // One that died is started again; one of before a reboot is nobody's.
@@ -106,18 +90,19 @@ impl Machine {
         join_all(asked).await.concat()
     }
 
-    /// Notes what the workers have counted that a reload may end at once.
-    pub(super) async fn hear_last_words(&self) {
-        let rows = self.rows().await.into_iter().filter(|row| row.server == "FRONTEND");
-        let rows = rows.map(|row| (Row { leaving: true, sessions: 0, ..row }, false));
-        let rows: Vec<_> = rows.collect();
-        let mut last = self.last_words();
-        last.retain(|(row, _)| !rows.iter().any(|(new, _)| new.worker == row.worker));
-        last.extend(rows);
-        // Reloads without a heartbeat between them are few.
-        let most = LAST_WORDS_MAX.min(last.len());
-        let excess = last.len() - most;
-        last.drain(..excess);
+    /// Of each load balancer that has, or had, HAProxy.
+    fn haproxy_sockets(&self) -> Vec<(String, PathBuf)> {
+        let base = self.config.borrow().base_path.clone();
+        let names = durable::names(&base).unwrap_or_default();
+        let load_balancers = names.iter().filter_map(|name| name.strip_suffix(SOCKET));
+        load_balancers.map(|it| (it.to_owned(), base.join(format!("{it}{SOCKET}")))).collect()
+    }
+
+    /// Notes what the workers have counted that a reload may end at once, and takes hold of those that can
+    /// still be asked then.
+    pub(super) async fn hold_workers(&self) -> Vec<Held> {
+        self.last_words.note(self.rows().await);
+        self.last_words.hold(self.haproxy_sockets().into_iter().map(|(_, socket)| socket)).await
     }
 
     /// All metrics. Fails where nobody knows any.
