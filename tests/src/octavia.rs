@@ -12,8 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-/// The releases at hand; xtask's `releases.rs` says why these.
+/// Those whose driver is at hand; xtask's `releases.rs` says why these.
 pub const RELEASES: [&str; 2] = ["19.0.0", "4.1.0"];
+
+/// Those whose whole control plane is at hand, for [`stack`].
+pub const STACKS: [&str; 2] = ["19.0.0", "11.0.3"];
 
 /// Where a release is installed.
 ///

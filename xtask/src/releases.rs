@@ -11,9 +11,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::{packages, process};
 
-/// The current release, and the oldest with a driver that speaks version 1.0 of the agent's API:
-/// those before know 0.5 only, which the stock agent of today does not speak either.
-const RELEASES: [&str; 2] = ["19.0.0", "4.1.0"];
+/// The current release; the oldest with a driver that speaks version 1.0 of the agent's API: those before
+/// know 0.5 only, which the stock agent of today does not speak either; and between them one whose whole
+/// control plane runs with a Python of today.
+const RELEASES: [&str; 3] = ["19.0.0", "4.1.0", "11.0.3"];
 
 /// Fails on a Python that is too old for the current release, or cannot make environments: Debian
 /// has that in a package of its own.

@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, process};
@@ -60,7 +61,9 @@ impl Stack {
     /// Starts one that ends with this value, or with the process.
     pub fn up(options: &Options<'_>) -> Result<Self> {
         sweep()?;
-        let directory = env::temp_dir().join(format!("{PREFIX}{}", process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let directory = env::temp_dir().join(format!("{PREFIX}{}-{number}", process::id()));
         let mut stack = Self::start(&directory, options)?;
         stack.stands = false;
         Ok(stack)
@@ -212,7 +215,8 @@ pub fn output(command: &mut Command) -> Result<String> {
 fn sweep() -> Result<()> {
     for entry in fs::read_dir(env::temp_dir())?.flatten() {
         let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        let own = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
+        let Some((pid, _)) = own else { continue };
         if !Path::new("/proc").join(pid).exists() {
             Stack::down(&entry.path())?;
         }

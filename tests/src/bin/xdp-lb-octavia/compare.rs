@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use comfy_table::{Table, presets};
 use xdp_lb_tests::balancer::beside;
-use xdp_lb_tests::octavia::RELEASES;
+use xdp_lb_tests::octavia::STACKS;
 use xdp_lb_tests::octavia::balancer::{Run, Seen};
 use xdp_lb_tests::octavia::cloud::{Cloud, Image};
 use xdp_lb_tests::octavia::scenarios::{self, Scenario};
@@ -20,7 +20,7 @@ pub struct Options {
     #[arg(long)]
     only: Option<String>,
     /// Of Octavia
-    #[arg(long, default_value = RELEASES[0])]
+    #[arg(long, default_value = STACKS[0])]
     release: String,
     /// Print a table in Markdown
     #[arg(long)]

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser};
 use xdp_lb_tests::balancer::beside;
-use xdp_lb_tests::octavia::RELEASES;
+use xdp_lb_tests::octavia::STACKS;
 use xdp_lb_tests::octavia::stack::{self, Options, Stack};
 
 #[derive(Parser)]
@@ -50,7 +50,7 @@ enum Task {
 #[derive(Args)]
 struct Up {
     /// Of Octavia
-    #[arg(long, default_value = RELEASES[0])]
+    #[arg(long, default_value = STACKS[0])]
     release: String,
     /// A file with settings over those of octavia.conf
     #[arg(long)]

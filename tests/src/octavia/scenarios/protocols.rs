@@ -139,7 +139,9 @@ fn terminated_https(run: &Run<'_>) -> Result<()> {
     let vip = lb.vip(V4, 443)?;
     let said = lb.counted(&web, || Ok(clients::https_get(vip, "/")?))?;
     ensure!(said.ends_with("m1"), "{said}");
-    let shown = || lb.counted(&web, || Ok(clients::tls_certificate(vip)?));
+    lb.is_told(&web)?;
+    let shown =
+        || Ok::<_, anyhow::Error>(run.cloud.client.netns.enter(|| clients::tls_certificate(vip))?);
     ensure!(shown()? == old, "another certificate is shown");
     let other = json!({"listener": {"default_tls_container_ref": "new"}});
     lb.change("PUT", &format!("listeners/{}", web.id), Some(other))?;
@@ -148,7 +150,6 @@ fn terminated_https(run: &Run<'_>) -> Result<()> {
         Ok(())
     })?;
     lb.settles(&[])?;
-    lb.is_told(&web)?;
     lb.delete()
 }
 
