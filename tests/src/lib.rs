@@ -13,5 +13,7 @@ pub mod octavia;
 pub mod payload;
 pub mod pki;
 pub mod servers;
+pub mod show;
+pub mod signals;
 pub mod unit;
 pub mod uploads;

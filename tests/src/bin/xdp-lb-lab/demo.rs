@@ -13,10 +13,11 @@ use xdp_lb::record::{Interface, Standing};
 use xdp_lb_tests::balancer::beside;
 use xdp_lb_tests::clients::{Connection, Connections, Outcome, TIMEOUT, requests, udp_ask};
 use xdp_lb_tests::lab::{Family, Host};
+use xdp_lb_tests::show::{self, bold, good, heading, line};
+use xdp_lb_tests::signals::{catch_signals, check, interrupted};
 
 use crate::document::{HTTP, UDP};
-use crate::show::{self, bold, good, heading, line};
-use crate::stand::{Stand, catch_signals, check, interrupted};
+use crate::stand::Stand;
 
 const NAME: &str = "demo";
 const FAMILIES: [(Family, &str); 2] = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];

@@ -18,10 +18,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use xdp_lb_tests::balancer::beside;
 use xdp_lb_tests::lab::{Family, Lab};
+use xdp_lb_tests::show::bold;
+use xdp_lb_tests::signals::{catch_signals, interrupted};
 
 use crate::document::{HTTP, UDP};
-use crate::show::bold;
-use crate::stand::{Stand, catch_signals, forget, interrupted, tail};
+use crate::stand::{Stand, forget, tail};
 
 const NAME: &str = "lab";
 const DIRECTORY: &str = "/run/xdp-lb-lab";

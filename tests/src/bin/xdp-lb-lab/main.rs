@@ -4,7 +4,6 @@
 mod demo;
 mod document;
 mod kept;
-mod show;
 mod stand;
 
 use std::ffi::OsString;

@@ -1,23 +1,21 @@
 //! The lab with everything started: servers on the members, `xdp-lb run` on the amphora.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use agent_api::Name;
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use xdp_lb::kernel::Pins;
 use xdp_lb::observe::Found;
 use xdp_lb::record::State;
 use xdp_lb_tests::balancer::beside;
 use xdp_lb_tests::lab::{Lab, LabOptions, Process};
 use xdp_lb_tests::servers::Server;
+use xdp_lb_tests::signals::check;
 
 use crate::document::{HTTP, UDP, WEIGHTS, document};
 
@@ -138,31 +136,4 @@ pub fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
-}
-
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-extern "C" fn interrupt(_: nix::libc::c_int) {
-    INTERRUPTED.store(true, Ordering::Relaxed);
-}
-
-/// From now on SIGINT, SIGTERM and SIGHUP only set what [`interrupted`] tells.
-pub fn catch_signals() -> io::Result<()> {
-    let action =
-        SigAction::new(SigHandler::Handler(interrupt), SaFlags::SA_RESTART, SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        // SAFETY: the handler stores to an atomic and does nothing else.
-        unsafe { sigaction(signal, &action) }?;
-    }
-    Ok(())
-}
-
-pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
-}
-
-/// An error once a signal has come.
-pub fn check() -> Result<()> {
-    ensure!(!interrupted(), "interrupted");
-    Ok(())
 }

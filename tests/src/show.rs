@@ -1,4 +1,4 @@
-//! What the demo prints: headings, commands, and who served what.
+//! What demos print: headings, commands, and who served what.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
