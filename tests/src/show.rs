@@ -1,18 +1,24 @@
 //! What demos print: headings, commands, and who served what.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::Command;
-use std::sync::LazyLock;
-use std::{env, io};
+use std::sync::{LazyLock, mpsc};
+use std::time::{Duration, Instant};
+use std::{env, io, thread};
 
 use anyhow::{Context, Result, ensure};
 
 /// Characters of a bar that stands for everything.
 const BAR: f64 = 24.0;
 
-static COLOURS: LazyLock<bool> =
-    LazyLock::new(|| io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none());
+/// Between two looks of [`progress`] at the time.
+const TICK: Duration = Duration::from_millis(100);
+/// To the beginning of a line, of which nothing stays.
+const CLEAR: &str = "\r\x1b[2K";
+
+static TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stdout().is_terminal());
+static COLOURS: LazyLock<bool> = LazyLock::new(|| *TERMINAL && env::var_os("NO_COLOR").is_none());
 
 fn styled(code: &str, text: &str) -> String {
     if *COLOURS { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
@@ -22,7 +28,7 @@ pub fn bold(text: &str) -> String {
     styled("1", text)
 }
 
-fn dim(text: &str) -> String {
+pub fn dim(text: &str) -> String {
     styled("2", text)
 }
 
@@ -39,8 +45,9 @@ pub fn heading(number: u8, text: &str) {
     println!("\n{}  {}\n", styled("1;36", &number.to_string()), bold(text));
 }
 
+/// On a terminal it takes the place of what [`progress`] shows there.
 pub fn line(text: &str) {
-    println!("   {text}");
+    println!("{}   {text}", if *TERMINAL { CLEAR } else { "" });
 }
 
 pub fn lines(text: &str) {
@@ -57,13 +64,37 @@ pub fn command(command: &mut Command, words: &str, lines_max: usize) -> Result<(
     Ok(())
 }
 
-fn shown(words: &str, printed: &str, lines_max: usize) {
+/// A command, and the first `lines_max` lines of what it printed.
+pub fn shown(words: &str, printed: &str, lines_max: usize) {
     line(&format!("{} {}", dim("$"), bold(words)));
     printed.lines().take(lines_max).for_each(|text| line(text.trim_end()));
     let more = printed.lines().count().saturating_sub(lines_max);
     if more > 0 {
         line(&dim(&format!("... {more} more lines")));
     }
+}
+
+/// Does what takes long. On a terminal a line tells for how long already, and goes when it is done.
+pub fn progress<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    if !*TERMINAL {
+        line(&format!("{what}..."));
+        return work();
+    }
+    let (done, is_done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let began = Instant::now();
+            while is_done.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                print!("{CLEAR}   {what}... {:.0} s", began.elapsed().as_secs_f64());
+                // A terminal that is gone need not be told.
+                let _ = io::stdout().flush();
+            }
+            print!("{CLEAR}");
+        });
+        let came = work();
+        drop(done);
+        came
+    })
 }
 
 /// `HTTP  IPv4   m1 ██████  25 %  m2 ██████  25 %  m3 ████████████  50 %   600 answers, 0 errors`

@@ -37,7 +37,7 @@ const TOOLS: [Tool; 15] = [
     tool("nft", "nftables", &[Test, Demo, Bench, Octavia]),
     tool("haproxy", "haproxy", &[Test, Demo, Bench, Octavia]),
     tool("keepalived", "keepalived", &[Test, Octavia]),
-    tool("openssl", "openssl", &[Test]),
+    tool("openssl", "openssl", &[Test, Octavia]),
     tool("systemctl", "systemd", &[Test, Octavia]),
     tool("mariadbd", "mariadb-server", &[Test, Octavia]),
     tool("rsyslogd", "rsyslog", &[Test, Octavia]),

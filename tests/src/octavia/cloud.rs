@@ -16,6 +16,7 @@ use crate::http::Head;
 use crate::lab::{Host, Netns};
 use crate::pki::{Authority, Kind};
 use crate::servers::Server;
+use crate::signals;
 
 /// Subnets of `topology.json`.
 pub const VIP_SUBNET: &str = "b0000000-0000-4000-8000-000000000004";
@@ -104,6 +105,8 @@ pub struct Cloud {
     pub client: Host,
     pub members: Vec<Member>,
     pub other: Member,
+    /// Is told of each call before it is made; nobody cares at first.
+    pub watch: fn(method: &str, path: &str, body: Option<&Value>),
 }
 
 impl Cloud {
@@ -124,7 +127,7 @@ impl Cloud {
         let members = members.collect::<Result<Vec<_>>>()?;
         let other = [v4([192, 0, 2], 11).into(), v6(0x300, 11).into()];
         let other = member(host(&stack, OTHER, "other", &other, &["192.0.2.1"])?);
-        let cloud = Self { stack, client, members, other };
+        let cloud = Self { stack, client, members, other, watch: |_, _, _| () };
         for member in cloud.members.iter().chain([&cloud.other]) {
             member.lives()?;
         }
@@ -137,6 +140,7 @@ impl Cloud {
     }
 
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        (self.watch)(method, path, body);
         api::call(&self.stack.netns, method, path, body)
     }
 
@@ -187,10 +191,12 @@ impl Cloud {
     }
 }
 
-/// Until `look` succeeds; its last error when it does not within `seconds`.
+/// Until `look` succeeds; its last error when it does not within `seconds`, or another at a Ctrl-C that is
+/// to be answered.
 pub fn eventually<T>(seconds: u64, look: impl Fn() -> Result<T>) -> Result<T> {
     let began = Instant::now();
     loop {
+        signals::check()?;
         match look() {
             Err(error) if began.elapsed().as_secs() >= seconds => {
                 return Err(error.context(format!("still so after {seconds} s")));

@@ -17,7 +17,7 @@ use nix::unistd::Uid;
 
 use crate::lab::{self, Netns};
 use crate::pki::{Authority, Kind};
-use crate::{octavia, unit};
+use crate::{octavia, signals, unit};
 
 /// Of a state directory whose stack ends with the process of the number that follows.
 const PREFIX: &str = "xdp-lb-octavia-";
@@ -312,6 +312,7 @@ fn wait(directory: &Path, boot: &mut Child) -> Result<(i32, Netns)> {
     let began = Instant::now();
     let log = |name: &str| fs::read_to_string(directory.join("log").join(name)).unwrap_or_default();
     while began.elapsed() < UP_MAX {
+        signals::check()?;
         if let Some(status) = boot.try_wait()? {
             bail!("the container of Octavia ended, {status}:\n{}", log("nsboot.log"));
         }

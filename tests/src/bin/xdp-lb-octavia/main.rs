@@ -1,6 +1,7 @@
 //! A real Octavia on this machine: kept standing to play with, walked through, and compared.
 
 mod compare;
+mod demo;
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::process::CommandExt;
@@ -43,6 +44,8 @@ enum Task {
         #[arg(allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
+    /// Walk through it: a load balancer from its creation to its end; leaves nothing behind
+    Demo,
     /// Do what users do, with stock amphorae and with ours, and print what came of it
     Compare(compare::Options),
 }
@@ -79,6 +82,7 @@ fn main() -> Result<()> {
             let words: Vec<_> = command.iter().map(String::as_str).collect();
             become_command(&mut stack::inside(pid, words[0], &words[1..]))
         }
+        Task::Demo => demo::run(),
         Task::Compare(options) => compare::run(&options),
     }
 }
