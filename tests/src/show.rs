@@ -85,16 +85,20 @@ pub fn progress<T>(what: &str, work: impl FnOnce() -> T) -> T {
         scope.spawn(move || {
             let began = Instant::now();
             while is_done.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
-                print!("{CLEAR}   {what}... {:.0} s", began.elapsed().as_secs_f64());
-                // A terminal that is gone need not be told.
-                let _ = io::stdout().flush();
+                print_now(&format!("{CLEAR}   {what}... {:.0} s", began.elapsed().as_secs_f64()));
             }
-            print!("{CLEAR}");
+            print_now(CLEAR);
         });
         let came = work();
         drop(done);
         came
     })
+}
+
+fn print_now(text: &str) {
+    print!("{text}");
+    // A terminal that is gone need not be told.
+    let _ = io::stdout().flush();
 }
 
 /// `HTTP  IPv4   m1 ██████  25 %  m2 ██████  25 %  m3 ████████████  50 %   600 answers, 0 errors`

@@ -1,7 +1,4 @@
 //! `cargo xtask octavia demo`: the life of a load balancer, as who runs Octavia would look at it.
-//!
-//! Each command that is shown has been run as it stands there, but for ids, of which only the beginning is
-//! shown.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -9,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use comfy_table::{Table, presets};
+use anyhow::{Context, Result, bail, ensure};
 use openssl::asn1::Asn1Time;
 use openssl::nid::Nid;
 use openssl::x509::{X509, X509NameRef};
-use serde_json::{Value, json};
+use serde_json::json;
 use xdp_lb_tests::balancer::beside;
 use xdp_lb_tests::clients::{self, Connections, Outcome, TIMEOUT};
 use xdp_lb_tests::lab::Family::V4;
@@ -26,6 +22,8 @@ use xdp_lb_tests::octavia::stack::{self, Options, Stack};
 use xdp_lb_tests::show::{self, bold, dim, good, heading, line, progress};
 use xdp_lb_tests::signals::{catch_signals, check, interrupted};
 
+use crate::typed::{self, ask, beside_octavia, command, inside, rows, statuses};
+
 const REQUESTS: u64 = 300;
 const DATAGRAMS: u64 = 90;
 const CONCURRENCY: usize = 4;
@@ -33,10 +31,6 @@ const CONCURRENCY: usize = 4;
 const PAUSE: Duration = Duration::from_millis(5);
 /// For containers and interfaces to follow the load balancer that they were for.
 const BARE_MAX_S: u64 = 20;
-/// Of a call that is shown.
-const WORDS_MAX: usize = 130;
-/// How much of an id is shown; `octavia amphora` needs no more.
-const ID: usize = 8;
 /// Who dies and comes back.
 const OUT: &str = "m2";
 /// The certificates of Octavia's, by which agents know it, and of the authority by which it knows agents.
@@ -51,8 +45,7 @@ pub fn run() -> Result<()> {
     catch_signals()?;
     let began = Instant::now();
     // What was interrupted has failed in some way or other.
-    let walked = walk().or_else(|error| check().and(Err(error)));
-    walked?;
+    walk().or_else(|error| check().and(Err(error)))?;
     line(&format!(
         "all of it took {:.0} s; `{}` keeps one standing to play with",
         began.elapsed().as_secs_f64(),
@@ -73,20 +66,16 @@ fn walk() -> Result<()> {
     beside_octavia(&cloud, "systemctl --no-pager --lines=0 status octavia", 12)?;
     // Who installs Octavia makes it, not who uses it.
     cloud.flavor(Image::XdpLb, Topology::Single)?;
-    cloud.watch = |method, path, body| {
-        if method != "GET" {
-            let body = body.map(|body| format!(" '{body}'")).unwrap_or_default();
-            show::shown(&cut(&brief(&format!("octavia api {method} {path}{body}"))), "", 0);
-        }
-    };
+    cloud.watch = typed::call;
 
     let run = Run::new(&cloud, Image::XdpLb);
     life(&run)?;
 
     let directory = cloud.stack.directory.clone();
     progress("Octavia goes", || drop(cloud));
+    // It goes last, when no process of the containers is left.
     ensure!(!directory.exists(), "{} is still there", directory.display());
-    line(&good("Octavia is down: no containers, no namespaces, no files"));
+    line(&good("Octavia is down: its containers and its files are gone"));
     Ok(())
 }
 
@@ -108,11 +97,11 @@ fn life(run: &Run<'_>) -> Result<()> {
     beside_octavia(
         cloud,
         &format!(
-            "curl --silent --show-error --include --cert {CLIENT} --cacert {SERVER_CA} \
+            "curl --silent --show-error --fail --include --cert {CLIENT} --cacert {SERVER_CA} \
              --connect-to {id}:9443:{}:9443 https://{id}:9443/",
             amphora.address
         ),
-        6,
+        usize::MAX,
     )?;
     inside(&amphora, "systemctl --no-pager --lines=0 status amphora-agent", 9)?;
     inside(&amphora, "ip -netns amphora-haproxy -brief address", usize::MAX)?;
@@ -131,7 +120,9 @@ fn life(run: &Run<'_>) -> Result<()> {
     let http = json!({"http_method": "GET", "url_path": "/", "expected_codes": "200"});
     lb.monitor(&pool, "HTTP", http)?;
     active(run, "the monitor");
-    online(&lb, &[])?;
+    progress("members are checked, and a heartbeat tells", || lb.settles(&[]))?;
+    let online = run.seen.borrow().online.unwrap_or_default();
+    line(&good(&format!("all of it: ONLINE after {}", seconds(online))));
 
     heading(6, "Clients ask: who served what");
     let datagrams = traffic(&lb, &web)?;
@@ -144,6 +135,9 @@ fn life(run: &Run<'_>) -> Result<()> {
     let tree = ask(cloud, &format!("lbaas/loadbalancers/{}/status", lb.id))?;
     statuses("loadbalancer", &tree["loadbalancer"], 0);
     statistics(cloud, &[&web, &datagrams])?;
+    line(&dim(
+        "of TCP it is told the payload, as HAProxy counts; the amphora counts packets, whole",
+    ));
     inside(&amphora, "xdp-lb status", usize::MAX)?;
     inside(&amphora, "xdp-lb stats", usize::MAX)?;
 
@@ -153,7 +147,10 @@ fn life(run: &Run<'_>) -> Result<()> {
         lb.delete()?;
         eventually(BARE_MAX_S, || cloud.is_bare())
     })?;
-    line(&good(&format!("no amphora, no port, no namespace after {}", seconds(began.elapsed()))));
+    line(&good(&format!(
+        "no amphora, no interface, no namespace after {}",
+        seconds(began.elapsed())
+    )));
     Ok(())
 }
 
@@ -188,7 +185,7 @@ fn common_name(name: &X509NameRef) -> Result<String> {
 
 fn heartbeats(cloud: &Cloud, amphora: &Amphora<'_>) -> Result<()> {
     let capture = format!(
-        "timeout 20 tcpdump -i br-mgmt -c 2 -Z root -w {CAPTURE} src host {} and udp port 5555",
+        "timeout --foreground 20 tcpdump -i br-mgmt -c 2 -Z root -w {CAPTURE} src host {} and udp port 5555",
         amphora.address
     );
     progress("two of them", || beside_octavia(cloud, &capture, usize::MAX))?;
@@ -202,12 +199,13 @@ fn traffic(lb: &LoadBalancer<'_>, web: &Listener) -> Result<Listener> {
     let cloud = lb.run.cloud;
     let url = format!("http://{}/", lb.vip(V4, HTTP)?.ip());
     let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", "--include", &url]);
-    let words = format!("curl --include {url}");
+    curl.args(["--silent", "--show-error", "--fail", "--include", &url]);
+    let words = format!("curl --silent --show-error --fail --include {url}");
+    line(&dim("on the host of the clients:"));
     web.connected(1);
     cloud.client.netns.enter(|| show::command(&mut curl, &words, usize::MAX))?;
     println!();
-    shares("TCP", &requests(lb, web)?);
+    shares("TCP", &requests(lb, web)?)?;
 
     let port = cloud::UDP;
     let udp = lb.listener("UDP", port, json!({}))?;
@@ -232,7 +230,7 @@ fn traffic(lb: &LoadBalancer<'_>, web: &Listener) -> Result<Listener> {
             Err(error) => outcome.errors.push(error.to_string()),
         }
     }
-    shares("UDP", &outcome);
+    shares("UDP", &outcome)?;
     Ok(udp)
 }
 
@@ -247,9 +245,13 @@ fn requests(lb: &LoadBalancer<'_>, web: &Listener) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn shares(label: &str, outcome: &Outcome) {
+/// It is an error that there are errors.
+fn shares(label: &str, outcome: &Outcome) -> Result<()> {
     show::shares(label, &outcome.by_member, &MEMBERS, outcome.errors.len());
-    outcome.errors.iter().take(3).for_each(|error| line(error));
+    match outcome.errors.first() {
+        Some(error) => bail!("{label}: {error}"),
+        None => Ok(()),
+    }
 }
 
 fn death(lb: &LoadBalancer<'_>, web: &Listener) -> Result<()> {
@@ -273,32 +275,29 @@ fn death(lb: &LoadBalancer<'_>, web: &Listener) -> Result<()> {
     });
     web.connected(asked.all);
     line(&good(&format!("{OUT} is ERROR in Octavia after {}", seconds(seen?))));
-    line(&match asked.last_refused {
+    let Asked { all, failed, .. } = asked;
+    line(&match asked.last_failed {
         Some(last) => format!(
-            "of {} requests meanwhile {OUT} refused {}, the last after {}: the monitor asks each second",
-            asked.all,
-            asked.refused,
+            "{failed} of {all} requests meanwhile failed, the last after {}: the amphora's monitor asks \
+             each second",
             seconds(last)
         ),
-        None => format!("of {} requests meanwhile none was refused", asked.all),
+        None => format!("none of {all} requests meanwhile failed"),
     });
-    let outcome = requests(lb, web)?;
-    shares("without it", &outcome);
-    ensure!(outcome.errors.is_empty(), "requests fail while {OUT} is known to be dead");
+    shares("without it", &requests(lb, web)?)?;
     let began = Instant::now();
     dead.lives()?;
     progress(&format!("{OUT} lives again"), || lb.settles(&[]))?;
     line(&good(&format!("{OUT} is ONLINE again after {}", seconds(began.elapsed()))));
-    shares("with it", &requests(lb, web)?);
-    Ok(())
+    shares("with it", &requests(lb, web)?)
 }
 
 /// What became of requests while something went on.
 #[derive(Default)]
 struct Asked {
     all: u64,
-    refused: u64,
-    last_refused: Option<Duration>,
+    failed: u64,
+    last_failed: Option<Duration>,
 }
 
 fn ask_until(vip: SocketAddr, began: Instant, stop: &AtomicBool) -> Asked {
@@ -306,27 +305,12 @@ fn ask_until(vip: SocketAddr, began: Instant, stop: &AtomicBool) -> Asked {
     while !stop.load(Ordering::Relaxed) {
         asked.all += 1;
         if clients::http_get(vip, "/").is_err() {
-            asked.refused += 1;
-            asked.last_refused = Some(began.elapsed());
+            asked.failed += 1;
+            asked.last_failed = Some(began.elapsed());
         }
         thread::sleep(PAUSE);
     }
     asked
-}
-
-/// A part of the tree of statuses, with its own parts below it.
-fn statuses(kind: &str, part: &Value, depth: usize) {
-    let text = |key: &str| part[key].as_str().unwrap_or_default();
-    let kind = kind.trim_end_matches('s');
-    let called = format!("{:indent$}{kind} {}", "", text("name"), indent = 2 * depth);
-    line(&format!("{called:<28} {:8} {}", text("provisioning_status"), text("operating_status")));
-    for (kind, below) in part.as_object().into_iter().flatten() {
-        match below {
-            Value::Array(parts) => parts.iter().for_each(|it| statuses(kind, it, depth + 1)),
-            Value::Object(_) => statuses(kind, below, depth + 1),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-        }
-    }
 }
 
 fn statistics(cloud: &Cloud, listeners: &[&Listener]) -> Result<()> {
@@ -339,82 +323,11 @@ fn statistics(cloud: &Cloud, listeners: &[&Listener]) -> Result<()> {
     Ok(())
 }
 
-fn rows<'a>(keys: &[&str], objects: impl IntoIterator<Item = &'a Value>) {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(keys.iter().map(|key| key.replace('_', " ")));
-    for object in objects {
-        let cell = |key: &&str| match &object[*key] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        table.add_row(keys.iter().map(cell));
-    }
-    show::lines(&table.to_string());
-}
-
-fn ask(cloud: &Cloud, path: &str) -> Result<Value> {
-    let answer = cloud.show(path)?;
-    show::shown(&brief(&format!("octavia api GET {path}")), "", 0);
-    Ok(answer)
-}
-
 fn active(run: &Run<'_>, what: &str) {
     let took = run.seen.borrow().changes.last().copied().unwrap_or_default();
     line(&good(&format!("{what}: ACTIVE after {}", seconds(took))));
 }
 
-fn online(lb: &LoadBalancer<'_>, others: &[(&str, &str)]) -> Result<()> {
-    progress("members are checked, and a heartbeat tells", || lb.settles(others))?;
-    let took = lb.run.seen.borrow().online.unwrap_or_default();
-    line(&good(&format!("all of it: ONLINE after {}", seconds(took))));
-    Ok(())
-}
-
-fn beside_octavia(cloud: &Cloud, words: &str, lines_max: usize) -> Result<()> {
-    let printed = stack::output(&mut command(cloud, words))?;
-    show::shown(&brief(&format!("octavia run {words}")), &printed, lines_max);
-    Ok(())
-}
-
-fn command(cloud: &Cloud, words: &str) -> Command {
-    let (program, arguments) = split(words);
-    cloud.stack.command(program, &arguments)
-}
-
-fn inside(amphora: &Amphora<'_>, words: &str, lines_max: usize) -> Result<()> {
-    let (program, arguments) = split(words);
-    let printed = amphora.run(program, &arguments)?;
-    show::shown(&brief(&format!("octavia amphora {} {words}", amphora.id)), &printed, lines_max);
-    Ok(())
-}
-
-/// No word of ours has a space in it.
-fn split(words: &str) -> (&str, Vec<&str>) {
-    let (program, arguments) = words.split_once(' ').unwrap_or((words, ""));
-    (program, arguments.split_whitespace().collect())
-}
-
 fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
-}
-
-/// With the beginnings of ids in place of the ids.
-fn brief(text: &str) -> String {
-    let is_of_id = |c: char| c.is_ascii_hexdigit() || c == '-';
-    let is_id = |word: &str| word.len() == 36 && word.matches('-').count() == 4;
-    let parts = text.split_inclusive(|c| !is_of_id(c)).map(|part| {
-        let word = part.trim_end_matches(|c| !is_of_id(c));
-        if is_id(word) {
-            format!("{}{}", &word[..ID], &part[word.len()..])
-        } else {
-            part.to_owned()
-        }
-    });
-    parts.collect()
-}
-
-fn cut(text: &str) -> String {
-    let cut: String = text.chars().take(WORDS_MAX).collect();
-    if cut.len() < text.len() { cut + "…" } else { cut }
 }

@@ -2,6 +2,7 @@
 
 mod compare;
 mod demo;
+mod typed;
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::process::CommandExt;
