@@ -90,11 +90,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(addr: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream), addr })
+        Self::on(TcpStream::connect_timeout(&addr, TIMEOUT)?, addr)
     }
 
     /// From an address of one's own; port 0 lets the kernel choose.
@@ -102,9 +98,13 @@ impl Connection {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.bind(&from.into())?;
         socket.connect_timeout(&addr.into(), TIMEOUT)?;
-        let stream = TcpStream::from(socket);
+        Self::on(socket.into(), addr)
+    }
+
+    fn on(stream: TcpStream, addr: SocketAddr) -> io::Result<Self> {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream), addr })
     }
 

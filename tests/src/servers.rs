@@ -32,8 +32,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// HTTP/1.1 with keep-alive. Each response names the member (`Member`) and the address its
-    /// request came from (`Peer`).
+    /// HTTP/1.1 with keep-alive. Each response names the member (`Member`), the address its request
+    /// came from (`Peer`), and for whom it says to be (`Forwarded-For`).
     ///
     /// `GET /bytes/N` answers N bytes of the [`payload`] of seed N; a `POST` of N bytes of that
     /// payload is answered 200, or 422 and the offset of the first wrong byte; all else is
@@ -188,9 +188,11 @@ fn serve_http(stream: TcpStream, name: &str) -> io::Result<()> {
         from.read_line(&mut String::new())?;
     }
     while let Some(head) = Head::read(&mut from)? {
+        let forwarded = head.header::<String>("x-forwarded-for");
+        let forwarded = forwarded.map(|it| format!("Forwarded-For: {it}\r\n")).unwrap_or_default();
         let answer = |status: &str, length: u64| {
             format!(
-                "HTTP/1.1 {status}\r\nMember: {name}\r\nPeer: {peer}\r\n\
+                "HTTP/1.1 {status}\r\nMember: {name}\r\nPeer: {peer}\r\n{forwarded}\
                  Content-Length: {length}\r\n\r\n"
             )
         };

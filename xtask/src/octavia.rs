@@ -9,7 +9,7 @@ use crate::{build_ebpf, process, setup};
 
 #[derive(Args)]
 pub struct Options {
-    /// up, down, status, demo, compare, soak...; `help` tells more
+    /// up, down, status, demo, compare and more: `help` tells
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     arguments: Vec<OsString>,
 }

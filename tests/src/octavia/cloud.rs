@@ -40,7 +40,7 @@ pub const CLIENT_ADDRESSES: u8 = 12;
 const CLIENT_FIRST: u8 = 10;
 
 /// Which amphorae a load balancer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Image {
     Stock,
     XdpLb,

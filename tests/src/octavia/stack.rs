@@ -19,7 +19,7 @@ use crate::lab::{self, Netns};
 use crate::pki::{Authority, Kind};
 use crate::{octavia, signals, unit};
 
-/// Of a state directory whose stack ends with the process of the number that follows.
+/// Of the state directory of a stack that is of the process whose number follows.
 const PREFIX: &str = "xdp-lb-octavia-";
 /// For all of the control plane to be there; a minute of two busy processors was seen.
 const UP_MAX: Duration = Duration::from_secs(180);
@@ -58,7 +58,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts one that ends with this value, or with the process.
+    /// Starts one that ends with this value. What a process leaves that was killed, the next one removes.
     pub fn up(options: &Options<'_>) -> Result<Self> {
         sweep()?;
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -336,7 +336,7 @@ fn wait(directory: &Path, boot: &mut Child) -> Result<(i32, Netns)> {
 }
 
 /// The only child of a process that has one.
-pub fn child_of(pid: &str) -> Option<i32> {
+fn child_of(pid: &str) -> Option<i32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.trim().parse().ok()
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use xdp_lb_tests::balancer::beside;
 use xdp_lb_tests::clients::{self, Connections, Outcome, TIMEOUT};
 use xdp_lb_tests::lab::Family::V4;
-use xdp_lb_tests::octavia::RELEASES;
+use xdp_lb_tests::octavia::STACKS;
 use xdp_lb_tests::octavia::amphora::Amphora;
 use xdp_lb_tests::octavia::balancer::{Listener, LoadBalancer, Run, everybody, member};
 use xdp_lb_tests::octavia::cloud::{self, Cloud, HTTP, Image, MEMBERS, Topology, eventually};
@@ -55,7 +55,7 @@ pub fn run() -> Result<()> {
 }
 
 fn walk() -> Result<()> {
-    let release = RELEASES[0];
+    let release = STACKS[0];
     heading(1, &format!("Octavia {release} comes up: all of its services, and their database"));
     let began = Instant::now();
     let options = Options { release, program: &beside()?, settings: "" };

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Group, Scenario, scenario};
 use crate::clients;
 use crate::lab::Family::V4;
-use crate::octavia::balancer::{Listener, LoadBalancer, Run, everybody};
+use crate::octavia::balancer::{Listener, LoadBalancer, Run};
 use crate::octavia::cloud::{Topology, eventually};
 
 pub const SCENARIOS: [Scenario; 4] = [
@@ -31,9 +31,7 @@ const WAIT: Duration = Duration::from_millis(250);
 /// TCP, so that in ours it is the packet path that moves.
 fn serving<'a>(run: &'a Run<'a>, topology: Topology) -> Result<(LoadBalancer<'a>, Listener)> {
     let lb = LoadBalancer::create(run, topology, json!({}))?;
-    let web = lb.listener("TCP", 81, json!({}))?;
-    let pool = lb.pool(&web, "TCP", json!({}))?;
-    lb.members(&pool, &everybody(run.cloud))?;
+    let (web, _) = lb.web("TCP", 81, json!({}))?;
     // A pair waits for keepalived's checks before one of them takes the VIP.
     eventually(40, || lb.get(&web, V4))?;
     lb.settles(&[])?;
@@ -94,11 +92,19 @@ fn replaced(lb: &LoadBalancer<'_>, web: &Listener, old: &[String], count: usize)
 }
 
 fn by_api(run: &Run<'_>) -> Result<()> {
-    let (lb, web) = serving(run, Topology::Single)?;
+    failed_over(run, Topology::Single)
+}
+
+fn pair_by_api(run: &Run<'_>) -> Result<()> {
+    failed_over(run, Topology::ActiveStandby)
+}
+
+fn failed_over(run: &Run<'_>, topology: Topology) -> Result<()> {
+    let (lb, web) = serving(run, topology)?;
     let old = ids(&lb)?;
     knocked(&lb, &web, || {
         lb.change("PUT", &format!("loadbalancers/{}/failover", lb.id), None)?;
-        replaced(&lb, &web, &old, 1)
+        replaced(&lb, &web, &old, old.len())
     })?;
     lb.delete()
 }
@@ -109,16 +115,6 @@ fn killed(run: &Run<'_>) -> Result<()> {
     knocked(&lb, &web, || {
         lb.amphora()?.kill()?;
         replaced(&lb, &web, &old, 1)
-    })?;
-    lb.delete()
-}
-
-fn pair_by_api(run: &Run<'_>) -> Result<()> {
-    let (lb, web) = serving(run, Topology::ActiveStandby)?;
-    let old = ids(&lb)?;
-    knocked(&lb, &web, || {
-        lb.change("PUT", &format!("loadbalancers/{}/failover", lb.id), None)?;
-        replaced(&lb, &web, &old, 2)
     })?;
     lb.delete()
 }

@@ -29,9 +29,7 @@ const MOMENT: Duration = Duration::from_millis(500);
 
 fn connection_limit(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
-    let web = lb.listener("TCP", 81, json!({"connection_limit": 2}))?;
-    let pool = lb.pool(&web, "TCP", json!({}))?;
-    lb.members(&pool, &everybody(run.cloud))?;
+    let (web, _) = lb.web("TCP", 81, json!({"connection_limit": 2}))?;
     lb.settles(&[])?;
     let vip = lb.vip(V4, web.port)?;
     let open = || {
@@ -54,9 +52,7 @@ fn timeouts(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
     let second = json!({"timeout_client_data": 1000, "timeout_member_data": 1000,
         "timeout_member_connect": 1000});
-    let web = lb.listener("TCP", 81, second)?;
-    let pool = lb.pool(&web, "TCP", json!({}))?;
-    lb.members(&pool, &everybody(run.cloud))?;
+    let (web, _) = lb.web("TCP", 81, second)?;
     let vip = lb.vip(V4, web.port)?;
     // Never idle for that long, it goes on for longer.
     let busy = || {
@@ -78,12 +74,8 @@ fn timeouts(run: &Run<'_>) -> Result<()> {
 
 fn layer_7(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
-    let web = lb.listener("HTTP", 80, json!({}))?;
-    let pool = lb.pool(&web, "HTTP", json!({}))?;
-    lb.members(&pool, &everybody(run.cloud))?;
-    let tcp = lb.listener("TCP", 81, json!({}))?;
-    let beside = lb.pool(&tcp, "TCP", json!({}))?;
-    lb.members(&beside, &everybody(run.cloud))?;
+    let (web, _) = lb.web("HTTP", 80, json!({}))?;
+    let (tcp, _) = lb.web("TCP", 81, json!({}))?;
     let special = json!({"loadbalancer_id": lb.id, "protocol": "HTTP", "name": "special",
         "lb_algorithm": "ROUND_ROBIN"});
     let special = lb.make("pools", "pool", special)?;
@@ -119,10 +111,7 @@ fn layer_7(run: &Run<'_>) -> Result<()> {
         ensure!(headers.is_empty() || said.ends_with("m3"), "{path} {headers:?}: {said}");
     }
     lb.serves(&tcp, &[("m1", 4), ("m2", 4), ("m3", 4)])?;
-    lb.settles(&[])?;
-    lb.is_told(&web)?;
-    lb.is_told(&tcp)?;
-    lb.delete()
+    lb.ends(&[&web, &tcp])
 }
 
 fn policy(lb: &LoadBalancer<'_>, listener: &str, mut policy: Value, rule: Value) -> Result<()> {
@@ -134,9 +123,7 @@ fn policy(lb: &LoadBalancer<'_>, listener: &str, mut policy: Value, rule: Value)
 /// To a pool that wants the PROXY protocol and back, while clients go on asking.
 fn moved(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
-    let web = lb.listener("TCP", 81, json!({}))?;
-    let plain = lb.pool(&web, "TCP", json!({}))?;
-    lb.members(&plain, &everybody(run.cloud))?;
+    let (web, plain) = lb.web("TCP", 81, json!({}))?;
     let proxy = json!({"loadbalancer_id": lb.id, "protocol": "PROXY", "name": "proxy",
         "lb_algorithm": "ROUND_ROBIN"});
     let proxy = lb.make("pools", "pool", proxy)?;
@@ -162,16 +149,12 @@ fn moved(run: &Run<'_>) -> Result<()> {
     run.seen.borrow_mut().lost = Some((outcome.errors.len() as u64, Duration::ZERO));
     let errors = outcome.errors;
     ensure!(errors.is_empty(), "{} of {} failed: {}", errors.len(), outcome.ok, errors[0]);
-    lb.settles(&[])?;
-    lb.is_told(&web)?;
-    lb.delete()
+    lb.ends(&[&web])
 }
 
 fn rotated(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
-    let web = lb.listener("TCP", 81, json!({}))?;
-    let pool = lb.pool(&web, "TCP", json!({}))?;
-    lb.members(&pool, &everybody(run.cloud))?;
+    let (web, pool) = lb.web("TCP", 81, json!({}))?;
     let amphora = lb.amphora()?;
     let address = format!("{}:9443", amphora.address).parse()?;
     let shown = || anyhow::Ok(run.cloud.stack.netns.enter(|| clients::tls_certificate(address))?);
@@ -190,16 +173,12 @@ fn rotated(run: &Run<'_>) -> Result<()> {
         Some(json!({"pool": {"lb_algorithm": "SOURCE_IP"}})),
     )?;
     ensure!(lb.get(&web, V4)?.status == 200);
-    lb.settles(&[])?;
-    lb.is_told(&web)?;
-    lb.delete()
+    lb.ends(&[&web])
 }
 
 fn configured(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
-    let web = lb.listener("TCP", 81, json!({}))?;
-    let pool = lb.pool(&web, "TCP", json!({}))?;
-    lb.members(&pool, &everybody(run.cloud))?;
+    let (web, _) = lb.web("TCP", 81, json!({}))?;
     let amphora = lb.amphora()?;
     let file = "/etc/octavia/amphora-agent.conf";
     // It shall be written anew.
@@ -211,9 +190,7 @@ fn configured(run: &Run<'_>) -> Result<()> {
         Ok(())
     })?;
     lb.serves(&web, &[("m1", 4), ("m2", 4), ("m3", 4)])?;
-    lb.settles(&[])?;
-    lb.is_told(&web)?;
-    lb.delete()
+    lb.ends(&[&web])
 }
 
 /// A load balancer that is created in one call with all that it has, and goes in one.

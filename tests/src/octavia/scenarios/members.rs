@@ -47,9 +47,7 @@ fn sticks(lb: &LoadBalancer<'_>, listener: &Listener) -> Result<()> {
 fn algorithms(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
     for (protocol, port) in PROTOCOLS {
-        let web = lb.listener(protocol, port, json!({}))?;
-        let pool = lb.pool(&web, protocol, json!({}))?;
-        lb.members(&pool, &everybody(run.cloud))?;
+        let (web, pool) = lb.web(protocol, port, json!({}))?;
         lb.serves(&web, &[("m1", 4), ("m2", 4), ("m3", 4)])?;
         for algorithm in ["LEAST_CONNECTIONS", "SOURCE_IP"] {
             let other = json!({"pool": {"lb_algorithm": algorithm}});
@@ -136,9 +134,7 @@ fn weights(run: &Run<'_>) -> Result<()> {
 fn drained_and_disabled(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
     for (protocol, port) in PROTOCOLS {
-        let web = lb.listener(protocol, port, json!({}))?;
-        let pool = lb.pool(&web, protocol, json!({}))?;
-        lb.members(&pool, &everybody(run.cloud))?;
+        let (web, pool) = lb.web(protocol, port, json!({}))?;
         // Without one nobody is told who is drained.
         lb.monitor(&pool, "TCP", json!({}))?;
         lb.serves(&web, &[("m1", 4), ("m2", 4), ("m3", 4)])?;
@@ -255,9 +251,7 @@ fn other_networks(run: &Run<'_>) -> Result<()> {
         ensure!(is_inside(response.peer), "plugged: it comes from {}", response.peer);
         Ok(())
     })?;
-    lb.settles(&[])?;
-    lb.is_told(&web)?;
-    lb.delete()
+    lb.ends(&[&web])
 }
 
 fn batch(run: &Run<'_>) -> Result<()> {
@@ -275,7 +269,5 @@ fn batch(run: &Run<'_>) -> Result<()> {
     let path = format!("pools/{pool}/members?additive_only=true");
     lb.change("PUT", &path, Some(json!({"members": [of(m2, json!({}))]})))?;
     lb.serves(&web, &[("m1", 6), ("m2", 3), ("m3", 3)])?;
-    lb.settles(&[])?;
-    lb.is_told(&web)?;
-    lb.delete()
+    lb.ends(&[&web])
 }

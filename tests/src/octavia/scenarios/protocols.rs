@@ -51,14 +51,15 @@ fn load(lb: &LoadBalancer<'_>, listener: &Listener) -> Result<()> {
 
 fn tcp(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
-    let web = lb.listener("TCP", 80, json!({}))?;
-    let pool = lb.pool(&web, "TCP", json!({}))?;
-    lb.members(&pool, &everybody(run.cloud))?;
+    let (web, _) = lb.web("TCP", 80, json!({}))?;
+    carries(&lb, &web)?;
+    lb.ends(&[&web])
+}
+
+fn carries(lb: &LoadBalancer<'_>, web: &Listener) -> Result<()> {
     lb.settles(&[])?;
-    lb.serves(&web, &[("m1", 4), ("m2", 4), ("m3", 4)])?;
-    load(&lb, &web)?;
-    lb.is_told(&web)?;
-    lb.delete()
+    lb.serves(web, &[("m1", 4), ("m2", 4), ("m3", 4)])?;
+    load(lb, web)
 }
 
 fn https(run: &Run<'_>) -> Result<()> {
@@ -111,14 +112,14 @@ fn sctp(run: &Run<'_>) -> Result<()> {
 
 fn http(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
-    let web = lb.listener("HTTP", 80, json!({"insert_headers": {"X-Forwarded-For": "true"}}))?;
-    let pool = lb.pool(&web, "HTTP", json!({}))?;
-    lb.members(&pool, &everybody(run.cloud))?;
-    lb.settles(&[])?;
-    lb.serves(&web, &[("m1", 4), ("m2", 4), ("m3", 4)])?;
-    load(&lb, &web)?;
-    lb.is_told(&web)?;
-    lb.delete()
+    let headers = json!({"insert_headers": {"X-Forwarded-For": "true"}});
+    let (web, _) = lb.web("HTTP", 80, headers)?;
+    carries(&lb, &web)?;
+    let vip = lb.vip(V4, web.port)?;
+    let said = lb.counted(&web, || Ok(clients::http_text(vip, "/", "")?))?;
+    let client = format!("forwarded-for: {}\r\n", run.cloud.client.v4);
+    ensure!(said.contains(&client), "members are not told of {}: {said}", run.cloud.client.v4);
+    lb.ends(&[&web])
 }
 
 fn terminated_https(run: &Run<'_>) -> Result<()> {
@@ -155,9 +156,7 @@ fn terminated_https(run: &Run<'_>) -> Result<()> {
 
 fn prometheus(run: &Run<'_>) -> Result<()> {
     let lb = run.single()?;
-    let web = lb.listener("TCP", 80, json!({}))?;
-    let pool = lb.pool(&web, "TCP", json!({}))?;
-    lb.members(&pool, &everybody(run.cloud))?;
+    let (web, _) = lb.web("TCP", 80, json!({}))?;
     let metrics = lb.listener("PROMETHEUS", 8088, json!({}))?;
     lb.serves(&web, &[("m1", 4), ("m2", 4), ("m3", 4)])?;
     lb.settles(&[])?;
