@@ -23,7 +23,7 @@ use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
 use xdp_lb_ebpf::tables::Flows;
 
 use crate::health::{self, Health, Standings};
-use crate::kernel::{FlowTables, Kernel, Pins, Sizes, SourcePorts};
+use crate::kernel::{Kernel, Pins, Sizes, SourcePorts};
 use crate::lock;
 use crate::memory;
 use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
@@ -113,8 +113,6 @@ pub struct Balancer {
     sweep: Sweep,
     /// Of connections that are over.
     logs: Option<Logs>,
-    /// The flow tables, while there are flows.
-    flows: Option<FlowTables>,
     /// What the counters do not say, by listener number.
     counted: BTreeMap<u32, Counted>,
     health: Health,
@@ -178,7 +176,6 @@ impl Balancer {
             ticks: 0,
             sweep: Sweep::default(),
             logs,
-            flows: None,
             counted,
             record,
             refused: None,
@@ -287,13 +284,12 @@ impl Balancer {
     }
 
     fn reset(&mut self, backends: &BTreeSet<u32>) {
-        let mapped = match self.flows.take().map_or_else(|| self.kernel.maps.map_flows(), Ok) {
+        let mapped = match self.kernel.maps.map_flows() {
             Ok(mapped) => mapped,
             Err(error) => return warn!("{error}; flows of members that are down go on"),
         };
         let ended = reset(&self.kernel.maps.table(&mapped), backends);
         info!("{ended} flows of members that are down are reset");
-        self.flows = Some(mapped);
     }
 
     /// Looks at the network, and does what follows.
@@ -332,15 +328,15 @@ impl Balancer {
         Ok(())
     }
 
-    /// A slice each second while there are flows. Where there are none, all of it at once and seldom:
-    /// so the tables, which count as our memory while they are mapped, need not stay mapped.
+    /// A slice each second while there are flows; where there are none, all of it at once and seldom. The
+    /// tables count as our memory while they are mapped: so that is no longer than a slice takes.
     fn sweep(&mut self) {
         let idle = self.sweep.found_nothing();
         if idle && !self.ticks.is_multiple_of(PASS_S) {
             return;
         }
         let started = Instant::now();
-        let mapped = match self.flows.take().map_or_else(|| self.kernel.maps.map_flows(), Ok) {
+        let mapped = match self.kernel.maps.map_flows() {
             Ok(mapped) => mapped,
             Err(error) => return warn!("{error}; flows that have expired stay"),
         };
@@ -366,9 +362,6 @@ impl Balancer {
         };
         for _ in 0..if idle { PASS_S } else { 1 } {
             self.sweep.slice(&table, &|listener| idle_s.get(&listener).copied(), &mut over);
-        }
-        if !self.sweep.found_nothing() {
-            self.flows = Some(mapped);
         }
         debug!(took = ?started.elapsed(), "swept");
     }
