@@ -160,6 +160,11 @@ impl<'a> Balancer<'a> {
         process.child.wait().expect("it ends");
     }
 
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).expect("a log")
+    }
+
     pub fn status(&self) -> Value {
         self.look(&["status"])
     }
@@ -170,6 +175,11 @@ impl<'a> Balancer<'a> {
 
     pub fn flows(&self) -> Value {
         self.look(&["flows", "--limit", "1000000"])
+    }
+
+    /// What goes through in `seconds`.
+    pub fn top(&self, seconds: f64) -> Value {
+        self.look(&["top", "--count", "1", "--interval", &seconds.to_string()])
     }
 
     fn look(&self, arguments: &[&str]) -> Value {

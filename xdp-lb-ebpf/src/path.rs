@@ -38,9 +38,11 @@ pub enum Stage {
     Follow = 7,
     /// An answer in place of silence: not part of [`frame`], since it changes the frame's length.
     Answer = 8,
+    /// Tells of a frame that is over, where that is asked for: not part of [`frame`] either.
+    Tell = 9,
 }
 
-pub const STAGES: u32 = 9;
+pub const STAGES: u32 = 10;
 
 /// Why a stage did not send a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +103,7 @@ pub fn frame<T: Tables + Sockets>(
             Stage::Icmp4 => icmp::error::<V4, T>(packet, tables).map_err(Miss::Over),
             Stage::Icmp6 => icmp::error::<V6, T>(packet, tables).map_err(Miss::Over),
             Stage::Follow => followed(packet, ingress, tables),
-            Stage::Answer => break,
+            Stage::Answer | Stage::Tell => break,
         };
         match end {
             Ok(egress) => return Ok(egress),

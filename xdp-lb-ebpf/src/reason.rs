@@ -89,3 +89,25 @@ reasons! {
 }
 
 pub const REASONS: u32 = Reason::ALL.len() as u32;
+
+/// Letters of the longest name.
+pub const NAME_MAX: usize = 16;
+
+/// Names in the order of [`Reason::ALL`], filled up with spaces: in a BPF program a table of strings of one
+/// length is data, and one of references is not.
+pub static NAMES: [[u8; NAME_MAX]; REASONS as usize] = names();
+
+const fn names() -> [[u8; NAME_MAX]; REASONS as usize] {
+    let mut names = [[b' '; NAME_MAX]; REASONS as usize];
+    let mut reason = 0;
+    while reason < names.len() {
+        let name = Reason::ALL[reason].text().0.as_bytes();
+        let mut letter = 0;
+        while letter < name.len() {
+            names[reason][letter] = name[letter];
+            letter += 1;
+        }
+        reason += 1;
+    }
+    names
+}

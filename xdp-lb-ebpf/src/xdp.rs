@@ -9,6 +9,7 @@ use xdp_lb_ebpf::path::{self, Miss, Stage};
 use xdp_lb_ebpf::reason::Fate;
 use xdp_lb_ebpf::{Packet, Reason, Tables, answer, icmp};
 
+use crate::log::{self, Told};
 use crate::maps::{Maps, PORTS, STAGES};
 use crate::sockets::OwnSockets;
 
@@ -29,12 +30,12 @@ pub fn xdp_lb_select6(ctx: XdpContext) -> u32 {
 
 #[xdp]
 pub fn xdp_lb_open4(ctx: XdpContext) -> u32 {
-    end(&ctx, path::open::<V4, _>(&packet(&ctx), ingress(&ctx), &Maps))
+    opened::<V4>(&ctx, path::open::<V4, _>(&packet(&ctx), ingress(&ctx), &Maps))
 }
 
 #[xdp]
 pub fn xdp_lb_open6(ctx: XdpContext) -> u32 {
-    end(&ctx, path::open::<V6, _>(&packet(&ctx), ingress(&ctx), &Maps))
+    opened::<V6>(&ctx, path::open::<V6, _>(&packet(&ctx), ingress(&ctx), &Maps))
 }
 
 #[xdp]
@@ -52,10 +53,28 @@ pub fn xdp_lb_follow(ctx: XdpContext) -> u32 {
     end(&ctx, path::followed(&mut packet(&ctx), ingress(&ctx), &Maps))
 }
 
+/// The end of the stage that opens flows.
+#[inline(always)]
+fn opened<F: Told>(ctx: &XdpContext, end: Result<u32, Miss>) -> u32 {
+    if end == Err(Miss::Goes(Stage::Follow)) {
+        log::opened::<F>(ctx);
+    }
+    self::end(ctx, end)
+}
+
 /// The reason for the answer is counted already.
 #[xdp]
 pub fn xdp_lb_answer(ctx: XdpContext) -> u32 {
     reply(&ctx).map_or(XDP_DROP, |()| XDP_TX)
+}
+
+/// Of its own, for the stack that it takes.
+#[xdp]
+pub fn xdp_lb_tell(ctx: XdpContext) -> u32 {
+    let index = Maps.chosen().state as usize;
+    let Some(reason) = Reason::ALL.get(index).copied() else { return XDP_DROP };
+    log::over(&ctx, reason, index);
+    over(&ctx, reason)
 }
 
 #[inline(always)]
@@ -75,6 +94,15 @@ fn end(ctx: &XdpContext, end: Result<u32, Miss>) -> u32 {
         Err(Miss::Over(reason)) => reason,
     };
     Maps.count_reason(reason);
+    if log::tells() {
+        Maps.choose(|place| place.state = reason as u32);
+        return go(ctx, Stage::Tell);
+    }
+    over(ctx, reason)
+}
+
+#[inline(always)]
+fn over(ctx: &XdpContext, reason: Reason) -> u32 {
     match reason.fate() {
         Fate::Pass => XDP_PASS,
         Fate::Drop => XDP_DROP,
@@ -91,7 +119,7 @@ fn go(ctx: &XdpContext, stage: Stage) -> u32 {
 }
 
 #[inline(always)]
-fn packet(ctx: &XdpContext) -> Packet<'_> {
+pub fn packet(ctx: &XdpContext) -> Packet<'_> {
     // SAFETY: the bounds are the context's own, and each packet is gone before the frame is resized.
     unsafe { Packet::from_bounds(ctx.data(), ctx.data_end()) }
 }

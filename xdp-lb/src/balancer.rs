@@ -23,7 +23,7 @@ use xdp_lb_ebpf::abi::{BACKEND_UP, Backend};
 use xdp_lb_ebpf::tables::Flows;
 
 use crate::health::{self, Health, Standings};
-use crate::kernel::{Kernel, Pins, Sizes, SourcePorts};
+use crate::kernel::{FrameLog, Kernel, Pins, Sizes, SourcePorts};
 use crate::lock;
 use crate::memory;
 use crate::net::{NextHop, Ours, Topology, Unreachable, Watch, source_ports};
@@ -58,6 +58,8 @@ pub struct Options {
     pub source_ports: SourcePorts,
     /// Keep the kernel's own sockets off the source ports.
     pub reserve: bool,
+    /// What the program tells of frames.
+    pub frame_log: Option<FrameLog>,
     /// Where finished connections are logged of listeners that ask for it, if anywhere.
     pub log_socket: Option<PathBuf>,
 }
@@ -128,7 +130,7 @@ impl Balancer {
     /// [`look`](Self::look) on. The caller holds the [`lock`] of the name.
     pub fn start(options: Options, serving: Serving) -> Result<Self, Error> {
         let pins = Pins::of(&options.name);
-        let kernel = Kernel::start(&pins, options.sizes, options.source_ports)?;
+        let kernel = Kernel::start(&pins, options.sizes, options.source_ports, options.frame_log)?;
         memory::give_back();
         kernel.maps.set_clock(now_s());
         if options.reserve {

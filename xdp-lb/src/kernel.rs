@@ -4,6 +4,7 @@
 //! program in the place of the old one, without a packet lost or a flow forgotten.
 
 mod contents;
+mod frame_log;
 pub mod links;
 mod mapped;
 mod maps;
@@ -24,6 +25,7 @@ use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_PR
 use xdp_lb_ebpf::abi::{Meta, VERSION};
 use xdp_lb_ebpf::limits::{FLOWS_MAX, FLOWS_MIN, FLOWS4_DEFAULT, FLOWS6_DEFAULT, STICKY_DEFAULT};
 
+pub use frame_log::FrameLog;
 pub use links::{Attached, Mode};
 pub use mapped::{BackendWords, Mappable, Mapped, Padded32};
 pub use maps::{Maps, total};
@@ -69,6 +71,8 @@ pub enum Error {
     Map { name: &'static str, error: MapError },
     #[error("interface {ifindex} in PORTS: {reason}")]
     Port { ifindex: u32, reason: String },
+    #[error("what the program tells of frames: {0}")]
+    FrameLog(io::Error),
     #[error("pinning {}: {}", .path.display(), links::chain(.error))]
     Pin { path: PathBuf, error: PinError },
     #[error("{}: {error}", .path.display())]
@@ -95,6 +99,7 @@ impl Error {
             | Self::NotStarted(_)
             | Self::Slots { .. }
             | Self::Map { .. }
+            | Self::FrameLog(_)
             | Self::Port { .. }
             | Self::Pin { .. }
             | Self::File { .. }
@@ -132,7 +137,12 @@ pub struct Kernel {
 impl Kernel {
     /// Makes and pins the maps, or opens those of an earlier start, and loads the program. It is not
     /// attached yet where it was not before, and where it was the old one runs on.
-    pub fn start(pins: &Pins, sizes: Sizes, ports: SourcePorts) -> Result<Self, Error> {
+    pub fn start(
+        pins: &Pins,
+        sizes: Sizes,
+        ports: SourcePorts,
+        frame_log: Option<FrameLog>,
+    ) -> Result<Self, Error> {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
@@ -152,7 +162,7 @@ impl Kernel {
                 None => first(&wanted)?,
             }
         };
-        let loaded = program::load(pins, &wanted, &meta)?;
+        let loaded = program::load(pins, &wanted, &meta, frame_log)?;
         maps::set_meta(pins, &meta)?;
         Ok(Self {
             maps: Maps::open(pins)?,
@@ -218,6 +228,7 @@ fn wanted(pins: &Pins, sizes: Sizes, found: Option<&Meta>) -> Result<HashMap<Str
         if map.section_kind() != aya_obj::EbpfSectionKind::Maps
             && map.section_kind() != aya_obj::EbpfSectionKind::BtfMaps
             || map.map_type() == BPF_MAP_TYPE_PROG_ARRAY as u32
+            || name == frame_log::MAP
         {
             continue;
         }

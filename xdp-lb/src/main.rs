@@ -5,20 +5,23 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use agent_api::config::Secret;
 use agent_api::{Name, Paths};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
+use tracing_subscriber::EnvFilter;
 use xdp_lb::agent::{Setup, agent};
 use xdp_lb::explain::{self, explain};
 use xdp_lb::heartbeat::{self, decode, listen, relay};
-use xdp_lb::kernel::{Pins, Sizes, SourcePorts};
+use xdp_lb::kernel::{FrameLog, Pins, Sizes, SourcePorts};
 use xdp_lb::observe::Found;
 use xdp_lb::observe::flows::flows;
 use xdp_lb::observe::stats::stats;
 use xdp_lb::observe::status::status;
+use xdp_lb::observe::top::{self, top};
 use xdp_lb::run::{Options, run};
 use xdp_lb::{check, lock, namespace};
 
@@ -49,6 +52,8 @@ enum Command {
     Stats(Look),
     /// Show the connections.
     Flows(Flows),
+    /// Watch rates: of listeners, of the busiest members, of what is not forwarded.
+    Top(Top),
     /// Show what is understood of the configurations that Octavia uploads: who would serve each listener,
     /// and why.
     ///
@@ -159,6 +164,16 @@ struct Run {
     /// Do not keep local sockets off the source ports (net.ipv4.ip_local_reserved_ports).
     #[arg(long)]
     no_reserve: bool,
+    #[command(flatten)]
+    tell: Tell,
+}
+
+/// What the packet path writes into the log, beside what the daemon does.
+#[derive(Debug, Args)]
+struct Tell {
+    /// Log frames: busy interfaces lose some. Off, it costs nothing.
+    #[arg(long, value_name = "LEVEL")]
+    frame_log: Option<FrameLog>,
 }
 
 #[derive(Debug, Args)]
@@ -175,6 +190,8 @@ struct Agent {
     /// Network namespace of the load balancer; made when it is needed.
     #[arg(long, default_value = "amphora-haproxy")]
     namespace: String,
+    #[command(flatten)]
+    tell: Tell,
 }
 
 #[derive(Debug, Args)]
@@ -193,6 +210,21 @@ struct Flows {
     /// Show so many at most.
     #[arg(long, default_value_t = 100)]
     limit: usize,
+}
+
+#[derive(Debug, Args)]
+struct Top {
+    #[command(flatten)]
+    look: Look,
+    /// Seconds between two looks.
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    interval: Duration,
+    /// End after so many.
+    #[arg(long)]
+    count: Option<u64>,
+    /// Show so many members at most.
+    #[arg(long, default_value_t = 20)]
+    members: usize,
 }
 
 #[derive(Debug, Args)]
@@ -259,6 +291,15 @@ fn start(command: Command) -> Result<()> {
             show(&stats(found.maps()?, &found.record)?, look.json)
         }
         Command::Flows(Flows { look, limit }) => show(&flows(&look.found()?, limit)?, look.json),
+        Command::Top(Top { look, interval, count, members }) => {
+            let options = top::Options { interval, count, members_max: members, json: look.json };
+            let name = look.which.name()?;
+            match top(&options, &mut || Found::open(&name)) {
+                // `| head` has seen enough.
+                Err(top::Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                done => Ok(done?),
+            }
+        }
         Command::Explain(Explain { files, json, base_path, base_cert_dir }) => {
             let certs = base_cert_dir.unwrap_or_else(|| base_path.join("certs"));
             show(&explain(&files, &Paths::new(base_path, certs))?, json)
@@ -308,18 +349,22 @@ fn show<T: Display + Serialize>(shown: &T, json: bool) -> Result<()> {
     }
 }
 
-fn amphora(Agent { config, namespace }: Agent) -> Result<()> {
+fn amphora(Agent { config, namespace, tell }: Agent) -> Result<()> {
     log_to_stderr();
     let program = std::env::current_exe().context("the path of this program")?;
     // Two, so that heartbeats leave while an upload waits for the disk.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build()?;
-    Ok(runtime.block_on(agent(config, Setup { namespace, program }))?)
+    Ok(runtime.block_on(agent(config, Setup { namespace, program, frame_log: tell.frame_log }))?)
 }
 
 fn log_to_stderr() {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // What the program tells of frames was decided when it was loaded.
+    let filter = match "xdp_lb_program=trace".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -341,6 +386,7 @@ fn daemon(options: Run) -> Result<()> {
         sizes: Sizes { flows4: options.flows4, flows6: options.flows6, sticky: options.sticky },
         source_ports: options.snat_ports,
         reserve: !options.no_reserve,
+        frame_log: options.tell.frame_log,
     }))?;
     Ok(())
 }
@@ -352,6 +398,13 @@ fn detach(name: &Name) -> Result<()> {
     pins.remove().with_context(|| pins.directory().display().to_string())?;
     lock::forget(name)?;
     Ok(())
+}
+
+fn seconds(text: &str) -> Result<Duration> {
+    const LONGEST: f64 = 3600.0;
+    let seconds: f64 = text.parse()?;
+    anyhow::ensure!((0.1..=LONGEST).contains(&seconds), "0.1 to {LONGEST} seconds");
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 fn name(text: &str) -> Result<Name, agent_api::BadName> {

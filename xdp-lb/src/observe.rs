@@ -4,8 +4,10 @@
 pub mod flows;
 pub mod stats;
 pub mod status;
+pub mod top;
 
 use std::fmt::Display;
+use std::io::{self, Write};
 
 use agent_api::Name;
 use comfy_table::{Table, presets};
@@ -58,4 +60,11 @@ pub fn row<const N: usize>(table: &mut Table, cells: [&dyn Display; N]) {
 /// What an `Option` says, or a dash.
 pub fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Draws it on the terminal from the upper left corner, over what was there.
+pub fn redraw(shown: &impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "\x1b[H\x1b[2J{shown}")?;
+    out.flush()
 }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::balancer::{self, Balancer, Interfaces, Serving, ticks};
 use crate::follow::Follow;
-use crate::kernel::{Sizes, SourcePorts};
+use crate::kernel::{FrameLog, Sizes, SourcePorts};
 use crate::lock;
 use crate::net::Watch;
 
@@ -24,6 +24,8 @@ pub struct Options {
     pub source_ports: SourcePorts,
     /// Keep the kernel's own sockets off the source ports.
     pub reserve: bool,
+    /// What the program tells of frames.
+    pub frame_log: Option<FrameLog>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         sizes: options.sizes,
         source_ports: options.source_ports,
         reserve: options.reserve,
+        frame_log: options.frame_log,
         // Its file does not say how.
         log_socket: None,
     };

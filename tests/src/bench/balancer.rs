@@ -54,7 +54,7 @@ impl Balancer {
         }
         let entries =
             kernel::Sizes { flows4: Some(sizes.flows4), flows6: Some(sizes.flows6), sticky: None };
-        let kernel = Kernel::start(&pins, entries, SOURCE_PORTS)?;
+        let kernel = Kernel::start(&pins, entries, SOURCE_PORTS, None)?;
         let mut balancer = Self { pins, kernel, leave: false };
         balancer.fill(&desired(name, sizes)?)?;
         Ok(balancer)

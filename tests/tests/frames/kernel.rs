@@ -29,7 +29,7 @@ use super::sockets;
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/xdp-lb.bpf.o");
 
 /// In the order of `path::Stage`.
-pub const PROGRAMS: [&str; 9] = [
+pub const PROGRAMS: [&str; 10] = [
     "xdp_lb",
     "xdp_lb_select4",
     "xdp_lb_select6",
@@ -39,6 +39,7 @@ pub const PROGRAMS: [&str; 9] = [
     "xdp_lb_icmp6",
     "xdp_lb_follow",
     "xdp_lb_answer",
+    "xdp_lb_tell",
 ];
 
 const XDP_DROP: u32 = 1;
@@ -60,6 +61,11 @@ impl Kernel {
     /// Loads the object in a network namespace of this thread's own, with the table's interfaces, and
     /// `flows` slots for each family.
     pub fn new(flows: u32) -> Self {
+        Self::telling(flows, 0)
+    }
+
+    /// One that tells of frames at this level, to nobody.
+    pub fn telling(flows: u32, level: u8) -> Self {
         assert!(Uid::effective().is_root(), "the kernel tests need root: see `cargo xtask test`");
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace for this thread");
         for (ifindex, _) in INTERFACES {
@@ -91,6 +97,7 @@ impl Kernel {
             loader.map_max_entries(name, entries);
         }
         let mut object = loader
+            .override_global("AYA_LOG_LEVEL", &level, true)
             .override_global("FLOWS4_MASK", &mask, true)
             .override_global("FLOWS6_MASK", &mask, true)
             .override_global("HASH_SEED0", &SEEDS[0], true)

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::balancer::{self, Balancer, Interfaces, Serving, ticks};
 use crate::health::Standings;
-use crate::kernel::{Pins, Sizes, SourcePorts};
+use crate::kernel::{FrameLog, Pins, Sizes, SourcePorts};
 use crate::lock;
 use crate::namespace::Namespace;
 use crate::net::Watch;
@@ -76,10 +76,14 @@ pub struct Observed {
 
 impl Forwarder {
     /// Nothing changes before the first [`serve`](Self::serve): what an earlier start has left goes on.
-    pub fn start(name: Name, namespace: Namespace) -> io::Result<Self> {
+    pub fn start(
+        name: Name,
+        namespace: Namespace,
+        frame_log: Option<FrameLog>,
+    ) -> io::Result<Self> {
         let (commands, received) = mpsc::channel(COMMANDS);
         let (told, state) = watch::channel(State::Waits);
-        let thread = Thread { name, commands: received, state: told };
+        let thread = Thread { name, frame_log, commands: received, state: told };
         let run = move || namespace.enter(|| thread.run());
         std::thread::Builder::new().name("forwarder".to_owned()).spawn(run)?;
         Ok(Self { commands, state })
@@ -139,6 +143,7 @@ impl Forwarder {
 
 struct Thread {
     name: Name,
+    frame_log: Option<FrameLog>,
     commands: mpsc::Receiver<Command>,
     state: watch::Sender<State>,
 }
@@ -220,6 +225,7 @@ impl Thread {
             sizes: Sizes::default(),
             source_ports: SOURCE_PORTS,
             reserve: true,
+            frame_log: self.frame_log,
             log_socket: Some(LOG_SOCKET.into()),
         };
         let desired = serving.desired.clone();

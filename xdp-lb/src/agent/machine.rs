@@ -34,6 +34,7 @@ use super::forwarder::Forwarder;
 use crate::check::Expectation;
 use crate::haproxy::{Applied, Haproxy};
 use crate::keepalived::Keepalived;
+use crate::kernel::FrameLog;
 use crate::namespace::Namespace;
 use crate::plug::{Nics, Places, VIP_INTERFACE};
 use crate::vitals::Programs;
@@ -57,6 +58,8 @@ pub struct Setup {
     pub namespace: String,
     /// This program, which VRRP's check calls.
     pub program: PathBuf,
+    /// What the packet path tells of frames.
+    pub frame_log: Option<FrameLog>,
 }
 
 /// The machine; what it is made of comes into being when something is plugged or served.
@@ -204,7 +207,8 @@ impl Machine {
             let clone = || namespace.try_clone().map_err(failed("the namespace"));
             let nics = Nics::open(clone()?, Places::of(&config.base_path));
             let nics = nics.map_err(failed("netlink"))?;
-            let forwarder = Forwarder::start(config.amphora_id.clone(), clone()?);
+            let (id, frame_log) = (config.amphora_id.clone(), self.setup.frame_log);
+            let forwarder = Forwarder::start(id, clone()?, frame_log);
             let forwarder = forwarder.map_err(failed("the packet path's thread"))?;
             let keepalived = Keepalived::new(
                 KEEPALIVED.into(),

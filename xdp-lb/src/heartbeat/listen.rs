@@ -15,7 +15,7 @@ use tokio::time::interval;
 
 use super::Error;
 use super::read::{Envelope, Heartbeat, Reader};
-use crate::observe::{or_dash, row, table};
+use crate::observe::{or_dash, redraw, row, table};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -43,12 +43,12 @@ pub async fn listen(options: Options, key: &Secret) -> Result<(), Error> {
     let mut seen = Seen::default();
     let live = io::stdout().is_terminal() && !options.json;
     let mut buffer = vec![0; DATAGRAM_MAX + 1];
-    let mut redraw = interval(REDRAW);
+    let mut due = interval(REDRAW);
     let mut taken = 0;
     while options.count.is_none_or(|count| taken < count) {
         let (length, from) = tokio::select! {
-            _ = redraw.tick(), if live => {
-                draw(&seen)?;
+            _ = due.tick(), if live => {
+                redraw(&seen)?;
                 continue;
             }
             received = socket.recv_from(&mut buffer) => received?,
@@ -67,7 +67,7 @@ pub async fn listen(options: Options, key: &Secret) -> Result<(), Error> {
         seen.note(from, read, Instant::now());
     }
     if live {
-        draw(&seen)?;
+        redraw(&seen)?;
     }
     Ok(())
 }
@@ -105,13 +105,6 @@ struct Unread<'a> {
 
 fn say(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
-}
-
-/// From the upper left corner, over what was there.
-fn draw(seen: &Seen) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    write!(out, "\x1b[H\x1b[2J{seen}")?;
-    out.flush()
 }
 
 /// All that came, by amphora.

@@ -14,7 +14,7 @@ use aya_obj::programs::XdpAttachType;
 use xdp_lb_ebpf::abi::Meta;
 use xdp_lb_ebpf::path::{STAGES, Stage};
 
-use super::{Error, OBJECT, Pins, links};
+use super::{Error, FrameLog, OBJECT, Pins, frame_log, links};
 
 const NAMES: [(Stage, &str); STAGES as usize] = [
     (Stage::Known, "xdp_lb"),
@@ -26,6 +26,7 @@ const NAMES: [(Stage, &str); STAGES as usize] = [
     (Stage::Icmp6, "xdp_lb_icmp6"),
     (Stage::Follow, "xdp_lb_follow"),
     (Stage::Answer, "xdp_lb_answer"),
+    (Stage::Tell, "xdp_lb_tell"),
 ];
 const FIRST: &str = NAMES[Stage::Known as usize].1;
 
@@ -40,11 +41,19 @@ pub struct Loaded {
 
 /// Loads the object onto the pinned maps, and pins those that are missing, the stages and the first
 /// program, which takes the place of the one before at its path.
-pub fn load(pins: &Pins, entries: &HashMap<String, u32>, meta: &Meta) -> Result<Loaded, Error> {
-    let mut object = object(pins, entries, meta)?;
+pub fn load(
+    pins: &Pins,
+    entries: &HashMap<String, u32>,
+    meta: &Meta,
+    frame_log: Option<FrameLog>,
+) -> Result<Loaded, Error> {
+    let mut object = object(pins, entries, meta, frame_log)?;
     for (_, name) in NAMES {
         let loaded = xdp(&mut object, name)?.load();
         loaded.map_err(|error| Error::Refused { program: name, error })?;
+    }
+    if frame_log.is_some() {
+        frame_log::follow(&mut object).map_err(Error::FrameLog)?;
     }
     let id = xdp(&mut object, FIRST)?.info()?.id();
     let stages = pin_stages(&mut object, pins, id)?;
@@ -60,14 +69,24 @@ pub fn load(pins: &Pins, entries: &HashMap<String, u32>, meta: &Meta) -> Result<
     Ok(Loaded { program: Xdp::from_pin(&path, XdpAttachType::Interface)?, stages })
 }
 
-fn object(pins: &Pins, entries: &HashMap<String, u32>, meta: &Meta) -> Result<Ebpf, Error> {
+fn object(
+    pins: &Pins,
+    entries: &HashMap<String, u32>,
+    meta: &Meta,
+    frame_log: Option<FrameLog>,
+) -> Result<Ebpf, Error> {
     let (mask4, mask6) = (meta.flows4 - 1, meta.flows6 - 1);
     let (low, span) = (u32::from(meta.snat_low), u32::from(meta.snat_span));
     let mut loader = EbpfLoader::new();
     for (name, &entries) in entries {
         loader.map_max_entries(name, entries).map_pin_path(name, pins.map(name));
     }
+    if frame_log.is_none() {
+        loader.map_max_entries(frame_log::MAP, frame_log::SILENT_BYTES);
+    }
+    let level = FrameLog::level(frame_log);
     let object = loader
+        .override_global(frame_log::LEVEL, &level, true)
         .override_global("FLOWS4_MASK", &mask4, true)
         .override_global("FLOWS6_MASK", &mask6, true)
         .override_global("HASH_SEED0", &meta.seed0, true)

@@ -53,7 +53,7 @@ pub struct Member {
     pub connections: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Count {
     pub reason: &'static str,
     pub text: &'static str,
