@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use self::last_words::LastWords;
 use super::engines::{Engines, Means};
 use super::forwarder::Forwarder;
 use crate::check::Expectation;
+use crate::election::election;
 use crate::haproxy::{Applied, Haproxy};
 use crate::keepalived::Keepalived;
 use crate::kernel::FrameLog;
@@ -44,6 +46,9 @@ pub use seen::Seen;
 /// For a call that changes something. The longest, a plug, waits 30 s for an IPv6 address at most; the
 /// controller gives up after 60 (Octavia `rest_request_read_timeout`).
 const CALL_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// For who has the VIPs: keepalived's first check, and three advertisements of a second and a skew below one.
+const ELECTION: Duration = Duration::from_secs(5);
 
 /// What did not go well is tried again this much later, also without a request.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -388,6 +393,17 @@ impl Machine {
             warn!("{why}");
         }
         self.inside().await?.forwarder.look().await;
+        Ok(())
+    }
+
+    /// Until somebody has the VIPs. That it is not decided in time is no failure: it will be.
+    async fn await_election(&self, vip: IpAddr) -> Result<(), Failed> {
+        let namespace = file(&self.inside().await?.namespace)?;
+        let decide = move || election(&namespace, vip, ELECTION).map_err(failed("VRRP's election"));
+        match blocking(decide).await {
+            Ok(decided) => info!("VRRP's election: {decided:?}"),
+            Err(Failed(why)) => warn!("{why}"),
+        }
         Ok(())
     }
 

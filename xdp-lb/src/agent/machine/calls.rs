@@ -143,10 +143,15 @@ impl Amphora for Machine {
 
     async fn vrrp(&self, action: Action) -> Result<(), Failed> {
         let deadline = deadline();
-        let _turn = self.turn(deadline).await?;
-        let keepalived = Arc::clone(&self.inside().await?.keepalived);
+        let turn = self.turn(deadline).await?;
+        let inside = self.inside().await?;
+        let keepalived = Arc::clone(&inside.keepalived);
         let (program, id) = (self.setup.program.clone(), self.config.borrow().amphora_id.clone());
         self.note_vrrp(action)?;
+        let begins = action != Action::Stop && !keepalived.running();
+        // Where nothing is served nobody is elected.
+        let vip = turn.wanted.served.as_ref().and(turn.vip.as_ref());
+        let vip = vip.and_then(|plug| plug.vips.first()).map(|vip| vip.address);
         let work = blocking(move || {
             keepalived.write_check(
                 &program,
@@ -154,6 +159,11 @@ impl Amphora for Machine {
             )?;
             keepalived.vrrp(action)
         });
-        until(deadline, work).await
+        until(deadline, work).await?;
+        drop(turn);
+        if let Some(vip) = vip.filter(|_| begins) {
+            self.await_election(vip).await?;
+        }
+        Ok(())
     }
 }
