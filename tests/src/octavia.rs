@@ -5,6 +5,7 @@ pub mod api;
 pub mod balancer;
 pub mod cloud;
 pub mod scenarios;
+pub mod soak;
 pub mod stack;
 
 use std::io::Write;

@@ -1,10 +1,13 @@
 //! Real Octavia, from its API to the traffic: every scenario with amphorae that run on xdp-lb.
 
+use std::time::Duration;
+
 use xdp_lb_tests::balancer::program;
 use xdp_lb_tests::octavia::STACKS;
 use xdp_lb_tests::octavia::balancer::Run;
 use xdp_lb_tests::octavia::cloud::{Cloud, Image};
 use xdp_lb_tests::octavia::scenarios::{self, Group, Scenario};
+use xdp_lb_tests::octavia::soak;
 use xdp_lb_tests::octavia::stack::{Options, Stack};
 
 /// What the older release is asked as well: each kind of traffic, and that it mends what dies.
@@ -57,6 +60,17 @@ fn netns_octavia_older() {
     each(STACKS[1], &found);
 }
 
+/// A short one of what `cargo xtask octavia soak` does for a quarter of an hour.
+#[test]
+fn netns_octavia_soak() {
+    let cloud = cloud(STACKS[0]);
+    let run = Run::new(&cloud, Image::XdpLb);
+    let wanted = soak::Options { count: 3, lasts: Duration::from_secs(20), seed: 1 };
+    if let Err(error) = soak::run(&run, &wanted, &mut |_| ()) {
+        panic!("{error:#}");
+    }
+}
+
 fn group(group: Group) {
     let found: Vec<_> = scenarios::all().filter(|scenario| scenario.group == group).collect();
     assert!(!found.is_empty(), "{group:?} has scenarios");
@@ -64,9 +78,7 @@ fn group(group: Group) {
 }
 
 fn each(release: &str, scenarios: &[&Scenario]) {
-    let options = Options { release, program: program(), settings: "" };
-    let stack = Stack::up(&options).expect("Octavia is up");
-    let cloud = Cloud::around(stack).expect("clients and members");
+    let cloud = cloud(release);
     for scenario in scenarios {
         let run = Run::new(&cloud, Image::XdpLb);
         let done = (scenario.run)(&run).and_then(|()| cloud.is_bare());
@@ -74,4 +86,10 @@ fn each(release: &str, scenarios: &[&Scenario]) {
             panic!("{}: {error:#}", scenario.name);
         }
     }
+}
+
+fn cloud(release: &str) -> Cloud {
+    let options = Options { release, program: program(), settings: "" };
+    let stack = Stack::up(&options).expect("Octavia is up");
+    Cloud::around(stack).expect("clients and members")
 }

@@ -9,11 +9,15 @@ use serde_json::Value;
 use super::api;
 use super::stack::{self, Stack};
 
-/// Of the agent's processes, in KiB: all that is resident, and the share of it that is theirs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Of the agent's processes, in KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
+    /// All that is resident.
     pub rss: u64,
+    /// The share of it that is theirs.
     pub pss: u64,
+    /// What has neither a file nor a map behind it.
+    pub own: u64,
 }
 
 pub struct Amphora<'a> {
@@ -58,7 +62,7 @@ impl<'a> Amphora<'a> {
     pub fn memory(&self) -> Result<Memory> {
         let procs = self.cgroup().join("system.slice/amphora-agent.service/cgroup.procs");
         let pids = fs::read_to_string(&procs).with_context(|| procs.display().to_string())?;
-        let mut memory = Memory { rss: 0, pss: 0 };
+        let mut memory = Memory::default();
         for pid in pids.lines() {
             let program = fs::read_to_string(format!("/proc/{pid}/comm"))?;
             // They are in the unit of the agent that started them, or in one of their own.
@@ -68,6 +72,7 @@ impl<'a> Amphora<'a> {
             let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
             memory.rss += kib(&rollup, "Rss:");
             memory.pss += kib(&rollup, "Pss:");
+            memory.own += kib(&rollup, "Anonymous:");
         }
         Ok(memory)
     }

@@ -121,6 +121,26 @@ impl Stack {
         self.cgroup.join(format!("system.slice/amphora-{id}.service"))
     }
 
+    /// The file system of an amphora, as seen from outside.
+    pub fn amphora_root(&self, id: &str) -> Result<PathBuf> {
+        Ok(format!("/proc/{}/root", self.amphora_pid(id)?).into())
+    }
+
+    /// All processes, those of amphorae as well.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        fn of(cgroup: &Path, found: &mut Vec<i32>) -> Result<()> {
+            let procs = fs::read_to_string(cgroup.join("cgroup.procs"))?;
+            found.extend(procs.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+            let parts = fs::read_dir(cgroup)?.flatten().map(|entry| entry.path());
+            // One that goes meanwhile has none.
+            parts.filter(|part| part.is_dir()).for_each(|part| drop(of(&part, found)));
+            Ok(())
+        }
+        let mut found = Vec::new();
+        of(&self.cgroup, &mut found)?;
+        Ok(found)
+    }
+
     /// The init of the only amphora whose id begins so.
     pub fn amphora_pid(&self, prefix: &str) -> Result<i32> {
         let found = self.amphora_pids(prefix)?;

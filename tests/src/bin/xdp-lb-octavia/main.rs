@@ -2,6 +2,7 @@
 
 mod compare;
 mod demo;
+mod soak;
 mod typed;
 
 use std::io::{ErrorKind, Write};
@@ -49,6 +50,8 @@ enum Task {
     Demo,
     /// Do what users do, with stock amphorae and with ours, and print what came of it
     Compare(compare::Options),
+    /// Change many load balancers at random, delete them, and look for what is left
+    Soak(soak::Options),
 }
 
 #[derive(Args)]
@@ -85,6 +88,7 @@ fn main() -> Result<()> {
         }
         Task::Demo => demo::run(),
         Task::Compare(options) => compare::run(&options),
+        Task::Soak(options) => soak::run(&options),
     }
 }
 
