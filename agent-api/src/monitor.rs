@@ -1,6 +1,7 @@
 //! How the members of a pool are probed: Octavia's health monitor.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,28 @@ pub enum Probe {
     UdpConnect,
     /// An INIT that is answered by an INIT ACK.
     Sctp,
+}
+
+impl Probe {
+    /// Octavia's word for it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::TlsHello => "TLS-HELLO",
+            Self::Http(_) => "HTTP",
+            Self::Https(_) => "HTTPS",
+            Self::Ping => "PING",
+            Self::UdpConnect => "UDP-CONNECT",
+            Self::Sctp => "SCTP",
+        }
+    }
+}
+
+/// `TCP every 5 s`.
+impl fmt::Display for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} every {} s", self.probe.kind(), self.delay_s)
+    }
 }
 
 /// A request, and what must come back.

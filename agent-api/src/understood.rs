@@ -5,6 +5,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::desired::{self, Algorithm, BadName, Desired, LogFormat};
 use crate::monitor::Monitor;
 use crate::validate::{Fault, Invalid};
@@ -107,7 +109,8 @@ pub struct Pool {
 }
 
 /// Octavia's `session_persistence`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Persistence {
     SourceIp(desired::Persistence),
     /// HAProxy sets a cookie of its own.
@@ -150,6 +153,31 @@ pub enum Unserved {
     /// Octavia renders a pool once for each of its listeners, and each time alike in one file.
     #[error("pool {pool} of listener {listener} is not what another listener has of it")]
     PoolDiffers { pool: String, listener: String },
+}
+
+impl Layer7 {
+    /// What would make the listener the packet path's, for whoever may change it in Octavia.
+    pub fn change(&self) -> String {
+        match self {
+            Self::Http => "a listener of protocol TCP".to_owned(),
+            Self::Rules => "a listener without layer-7 policies".to_owned(),
+            Self::TerminatesTls => {
+                "a listener of protocol HTTPS, whose members terminate TLS".to_owned()
+            }
+            Self::Metrics => "nothing: metrics are HTTP".to_owned(),
+            Self::NoPool => "a default pool".to_owned(),
+            Self::HttpPool { .. } => "a listener and a pool of protocol TCP".to_owned(),
+            Self::ProxyProtocol { .. } => {
+                "a pool of protocol TCP, whose members do not see the client's address".to_owned()
+            }
+            Self::TlsPool { .. } => "a pool without tls_enabled".to_owned(),
+            Self::OtherFamily { vip, .. } => {
+                let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
+                format!("a member with an {family} address, or no such VIP")
+            }
+            Self::Unfit { .. } => "a configuration without that".to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Protocol {

@@ -8,6 +8,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
+use agent_api::understood::Persistence;
+use agent_api::{Algorithm, Monitor};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Mode;
@@ -28,6 +30,9 @@ pub struct Record {
     /// Listeners that the packet path does not serve.
     #[serde(default)]
     pub beside: Vec<Beside>,
+    /// Of the listeners that the packet path serves.
+    #[serde(default)]
+    pub pools: Vec<Pool>,
     pub backends: Vec<Backend>,
 }
 
@@ -97,6 +102,20 @@ pub struct Beside {
     pub by: Option<String>,
     /// Why not the packet path.
     pub why: String,
+    /// What would make it the packet path's.
+    #[serde(default)]
+    pub change: Option<String>,
+    #[serde(default)]
+    pub pools: Vec<Pool>,
+}
+
+/// How a pool's members are chosen and watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    pub id: String,
+    pub algorithm: Algorithm,
+    pub persistence: Option<Persistence>,
+    pub monitor: Option<Monitor>,
 }
 
 /// A member as one listener uses it.
@@ -112,6 +131,9 @@ pub struct Backend {
     pub state: State,
     /// Why it takes no new flows.
     pub why: Option<String>,
+    /// What would make it take them.
+    #[serde(default)]
+    pub change: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,13 +5,13 @@ use std::net::Ipv4Addr;
 
 use agent_api::amphora::{Haproxy, Wanted};
 use agent_api::rules::Rule;
-use agent_api::understood::{Engine, Listener, Protocol};
+use agent_api::understood::{self, Engine, Listener, Protocol};
 use agent_api::{Desired, IpNet, Name, OnMarkedDown};
 use ipnet::Ipv4Net;
 
 use crate::balancer::Serving;
 use crate::guard;
-use crate::record::Beside;
+use crate::record::{Beside, Pool};
 
 /// The network of an address that nobody sends from (RFC 1122, 3.2.1.3): a listener that lets in this
 /// one alone is served, and told of in heartbeats, and lets in nobody.
@@ -78,10 +78,11 @@ impl Engines {
 
 fn beside(listener: &Listener, means: Means<'_>) -> Beside {
     let broken = means.broken.unwrap_or_default().to_owned();
-    let (by, why) = match (&listener.engine, listener.protocol) {
-        (Engine::Haproxy(why), _) => (Some("haproxy"), why.to_string()),
-        (Engine::Xdp, Protocol::Udp | Protocol::Sctp) => (None, broken),
-        (Engine::Xdp, _) => (Some("haproxy"), broken),
+    let mended = || "what `xdp-lb doctor` tells of the interface".to_owned();
+    let (by, why, change) = match (&listener.engine, listener.protocol) {
+        (Engine::Haproxy(why), _) => (Some("haproxy"), why.to_string(), why.change()),
+        (Engine::Xdp, Protocol::Udp | Protocol::Sctp) => (None, broken, mended()),
+        (Engine::Xdp, _) => (Some("haproxy"), broken, mended()),
     };
     Beside {
         id: listener.id.clone(),
@@ -90,6 +91,17 @@ fn beside(listener: &Listener, means: Means<'_>) -> Beside {
         protocol: listener.protocol.to_string(),
         by: by.map(str::to_owned),
         why,
+        change: Some(change),
+        pools: listener.pools.iter().map(pool).collect(),
+    }
+}
+
+fn pool(pool: &understood::Pool) -> Pool {
+    Pool {
+        id: pool.id.clone(),
+        algorithm: pool.algorithm,
+        persistence: pool.persistence.clone(),
+        monitor: pool.monitor.clone(),
     }
 }
 

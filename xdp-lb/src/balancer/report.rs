@@ -1,10 +1,13 @@
 //! What the daemon writes down for those who look.
 
+use std::net::IpAddr;
+
+use agent_api::understood::Persistence;
 use xdp_lb_ebpf::abi::{self, BACKEND_STICKY, BACKEND_UP};
 
 use super::Balancer;
-use crate::record::{Backend, Leaving, Listener, Record, State};
-use crate::tables::{Tables, address};
+use crate::record::{Backend, Leaving, Listener, Pool, Record, State};
+use crate::tables::{BackendName, Tables, address};
 
 impl Balancer {
     pub(super) fn describe(&self) -> Record {
@@ -18,6 +21,7 @@ impl Balancer {
             listeners: self.listeners(actual),
             leaving: self.leaving(actual),
             beside: self.serving.beside.clone(),
+            pools: self.serving.desired.pools.iter().map(pool).collect(),
             backends: actual
                 .backends
                 .iter()
@@ -70,23 +74,25 @@ impl Balancer {
         let member = pool.and_then(|pool| {
             pool.members.iter().find(|member| name.is_some_and(|name| name.member == member.id))
         });
-        let unreachable = || self.hop(address(backend.addr)).err().map(|why| why.to_string());
-        let (state, why) = match (member, pool) {
-            _ if backend.flags & BACKEND_UP != 0 => (State::Up, None),
+        let (state, why, change) = match (member, pool) {
+            _ if backend.flags & BACKEND_UP != 0 => (State::Up, None, None),
             (Some(member), _) if backend.flags & BACKEND_STICKY != 0 => match member.weight {
-                0 => (State::Draining, None),
-                _ => (State::Backup, None),
+                0 => (State::Draining, None, Some("a weight above 0".to_owned())),
+                _ => (State::Backup, None, Some("the loss of all others".to_owned())),
             },
             (Some(member), Some(pool)) if !member.enabled || !pool.enabled => {
                 let who = if member.enabled { "its pool" } else { "it" };
-                (State::Disabled, Some(format!("{who} is disabled")))
+                (
+                    State::Disabled,
+                    Some(format!("{who} is disabled")),
+                    Some(format!("enabling {who}")),
+                )
             }
-            (Some(member), Some(pool)) => {
-                let ill = || self.down.get(&(pool.id.clone(), member.id.clone())).cloned();
-                (State::Down, unreachable().or_else(ill))
+            (Some(_), _) => {
+                let (why, change) = self.down(address(backend.addr), pool, name);
+                (State::Down, why, change)
             }
-            (Some(_), None) => (State::Down, unreachable()),
-            (None, _) => (State::Leaving, None),
+            (None, _) => (State::Leaving, None, None),
         };
         let text = |part: Option<&String>| part.cloned().unwrap_or_else(|| "?".to_owned());
         Backend {
@@ -99,6 +105,35 @@ impl Balancer {
             weight: backend.weight,
             state,
             why,
+            change,
         }
+    }
+
+    /// Why a member is down, and what would bring it back.
+    fn down(
+        &self,
+        member: IpAddr,
+        pool: Option<&agent_api::Pool>,
+        name: Option<&BackendName>,
+    ) -> (Option<String>, Option<String>) {
+        if let Err(why) = self.hop(member) {
+            return (Some(why.to_string()), Some(why.mend()));
+        }
+        let ill = name.and_then(|name| self.down.get(&(name.pool.clone(), name.member.clone())));
+        let monitor = pool.and_then(|pool| pool.monitor.as_ref()).filter(|_| ill.is_some());
+        let passing = monitor.map(|monitor| match monitor.rise {
+            0 | 1 => format!("a probe that passes ({monitor})"),
+            rise => format!("{rise} probes in a row that pass ({monitor})"),
+        });
+        (ill.cloned(), passing)
+    }
+}
+
+fn pool(pool: &agent_api::Pool) -> Pool {
+    Pool {
+        id: pool.id.clone(),
+        algorithm: pool.algorithm,
+        persistence: pool.persistence.map(Persistence::SourceIp),
+        monitor: pool.monitor.clone(),
     }
 }

@@ -191,6 +191,41 @@ impl Topology {
     }
 }
 
+impl Unreachable {
+    /// What would make the way, by its Neutron or Octavia name or as a command.
+    pub fn mend(&self) -> String {
+        match self {
+            Self::NoRoute => "a route to it: the member's subnet_id in Octavia, or a router or a \
+                              host route of the subnet in Neutron"
+                .to_owned(),
+            Self::Forbidden => {
+                "no route of type blackhole, unreachable or prohibit (`ip route show`)".to_owned()
+            }
+            Self::LinkGone { .. } => {
+                "the interface plugged again: `openstack loadbalancer failover`".to_owned()
+            }
+            Self::LinkDown { interface } => {
+                format!("`ip link set {interface} up`, or admin_state_up of its Neutron port")
+            }
+            Self::NotAttached { interface } => format!(
+                "the program on it: `xdp-lb run --interface {interface}`, or, in an amphora, \
+                 what `xdp-lb doctor` tells of it"
+            ),
+            Self::NotEthernet { .. } => "a way through an Ethernet interface".to_owned(),
+            Self::NoSource { interface } => format!(
+                "an address of the member's family on {interface}: a fixed IP of its Neutron port"
+            ),
+            Self::Unresolved { .. } => {
+                "nothing yet: the kernel asks, and knows within three seconds".to_owned()
+            }
+            Self::Silent { next_hop, .. } => format!(
+                "{next_hop} started, or its Neutron port mended: status, MAC address, network, \
+                 allowed address pairs"
+            ),
+        }
+    }
+}
+
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
