@@ -57,6 +57,13 @@ pub enum Unwell {
 }
 
 impl Expectation {
+    pub fn read(name: &Name) -> Result<Self, Unwell> {
+        let unreadable = |error: &dyn std::error::Error| Unwell::Unreadable(error.to_string());
+        let read = durable::read(&path(name)).map_err(|error| unreadable(&error))?;
+        let text = read.ok_or(Unwell::Unexpected)?;
+        serde_json::from_slice(&text).map_err(|error| unreadable(&error))
+    }
+
     /// For [`check`] of the same name.
     pub fn write(&self, name: &Name) -> Result<(), durable::Error> {
         let path = path(name);
@@ -76,10 +83,7 @@ pub fn path(name: &Name) -> PathBuf {
 
 /// To be asked in the namespace of the load balancer.
 pub fn check(name: &Name) -> Result<(), Unwell> {
-    let read = durable::read(&path(name)).map_err(|error| Unwell::Unreadable(error.to_string()))?;
-    let text = read.ok_or(Unwell::Unexpected)?;
-    let expected: Expectation =
-        serde_json::from_slice(&text).map_err(|error| Unwell::Unreadable(error.to_string()))?;
+    let expected = Expectation::read(name)?;
     if expected.xdp_listeners == 0 && expected.haproxy.is_empty() {
         return Err(Unwell::NothingServed);
     }

@@ -1,5 +1,8 @@
-//! `xdp-lb explain`: what is understood of the configurations that Octavia uploads, who would serve
-//! each listener, and why. Needs no amphora.
+//! `xdp-lb explain`: who serves each listener, why, and what would change it. Of a load balancer that has
+//! been started ([`running`]); or of the configurations that Octavia uploads, which needs no amphora.
+
+mod running;
+mod servers;
 
 use std::fmt;
 use std::fs;
@@ -12,6 +15,7 @@ use agent_api::{Algorithm, Paths, Probe, Refused, haproxy, lvs};
 use serde::Serialize;
 
 use crate::observe::{or_dash, row, table};
+pub use running::{Running, running};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -77,6 +81,8 @@ pub struct Listener {
     /// `xdp` or `haproxy`.
     pub engine: &'static str,
     pub reason: String,
+    /// What would make it `xdp`.
+    pub change: Option<String>,
     /// The default pool first.
     pub pools: Vec<Pool>,
 }
@@ -140,9 +146,9 @@ impl Explained {
 
 impl Listener {
     fn of(listener: understood::Listener) -> Self {
-        let (engine, reason) = match &listener.engine {
-            Engine::Xdp => ("xdp", layer_4(&listener)),
-            Engine::Haproxy(why) => ("haproxy", why.to_string()),
+        let (engine, reason, change) = match &listener.engine {
+            Engine::Xdp => ("xdp", layer_4(&listener), None),
+            Engine::Haproxy(why) => ("haproxy", why.to_string(), Some(why.change())),
         };
         Self {
             id: listener.id,
@@ -151,6 +157,7 @@ impl Listener {
             protocol: listener.protocol.to_string(),
             engine,
             reason,
+            change,
             pools: listener.pools.into_iter().map(Pool::of).collect(),
         }
     }
@@ -172,16 +179,21 @@ impl Pool {
     fn of(pool: understood::Pool) -> Self {
         Self {
             id: pool.id,
-            algorithm: match pool.algorithm {
-                Algorithm::RoundRobin => "ROUND_ROBIN",
-                Algorithm::LeastConnections => "LEAST_CONNECTIONS",
-                Algorithm::SourceIp => "SOURCE_IP",
-                Algorithm::SourceIpPort => "SOURCE_IP_PORT",
-            },
+            algorithm: algorithm(pool.algorithm),
             persistence: pool.persistence.map(SessionPersistence::of),
             monitor: pool.monitor.map(HealthMonitor::of),
             members: pool.members.into_iter().map(Member::of).collect(),
         }
+    }
+}
+
+/// In Octavia's words.
+fn algorithm(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::RoundRobin => "ROUND_ROBIN",
+        Algorithm::LeastConnections => "LEAST_CONNECTIONS",
+        Algorithm::SourceIp => "SOURCE_IP",
+        Algorithm::SourceIpPort => "SOURCE_IP_PORT",
     }
 }
 
@@ -198,15 +210,15 @@ impl SessionPersistence {
 }
 
 impl HealthMonitor {
+    fn in_short(&self) -> String {
+        format!("{} every {} s", self.kind, self.delay)
+    }
+
     fn of(monitor: agent_api::Monitor) -> Self {
-        let (kind, http) = match monitor.probe {
-            Probe::Tcp => ("TCP", None),
-            Probe::TlsHello => ("TLS-HELLO", None),
-            Probe::Http(http) => ("HTTP", Some(http)),
-            Probe::Https(http) => ("HTTPS", Some(http)),
-            Probe::Ping => ("PING", None),
-            Probe::UdpConnect => ("UDP-CONNECT", None),
-            Probe::Sctp => ("SCTP", None),
+        let kind = monitor.probe.kind();
+        let http = match monitor.probe {
+            Probe::Http(http) | Probe::Https(http) => Some(http),
+            Probe::Tcp | Probe::TlsHello | Probe::Ping | Probe::UdpConnect | Probe::Sctp => None,
         };
         let version = http.as_ref().and_then(|http| http.version);
         Self {
@@ -238,13 +250,16 @@ impl Member {
     }
 }
 
+const LISTENERS: [&str; 6] =
+    ["LISTENER", "PROTOCOL", "ADDRESS", "ENGINE", "BECAUSE", "WOULD BE XDP'S BY"];
+
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(load_balancer) = &self.load_balancer else {
             return writeln!(f, "nothing to explain");
         };
         writeln!(f, "load balancer {load_balancer}\n")?;
-        let mut listeners = table(&["LISTENER", "PROTOCOL", "ADDRESS", "ENGINE", "BECAUSE"]);
+        let mut listeners = table(&LISTENERS);
         let mut pools =
             table(&["LISTENER", "POOL", "ALGORITHM", "PERSISTENCE", "MONITOR", "MEMBERS"]);
         let mut members = table(&["POOL", "MEMBER", "ADDRESS", "PORT", "WEIGHT", "STATE"]);
@@ -252,13 +267,12 @@ impl fmt::Display for Explained {
             let vips: Vec<String> = listener.vips.iter().map(IpAddr::to_string).collect();
             let address = format!("{} port {}", vips.join(", "), listener.port);
             let address = if vips.is_empty() { "-" } else { &address };
-            let Listener { id, protocol, engine, reason, .. } = listener;
-            row(&mut listeners, [id, protocol, &address, engine, reason]);
+            let Listener { id, protocol, engine, reason, change, .. } = listener;
+            let change = change.as_deref().unwrap_or("");
+            row(&mut listeners, [id, protocol, &address, engine, reason, &change]);
             for pool in &listener.pools {
                 let persistence = or_dash(pool.persistence.as_ref().map(|it| it.kind));
-                let monitor = or_dash(
-                    pool.monitor.as_ref().map(|it| format!("{} every {} s", it.kind, it.delay)),
-                );
+                let monitor = or_dash(pool.monitor.as_ref().map(HealthMonitor::in_short));
                 let count = pool.members.len();
                 row(&mut pools, [id, &pool.id, &pool.algorithm, &persistence, &monitor, &count]);
                 for member in &pool.members {
@@ -342,6 +356,7 @@ mod tests {
                 "protocol": "UDP",
                 "engine": "xdp",
                 "reason": "layer 4",
+                "change": null,
                 "pools": [{
                     "id": "f609e499-56b2-59a1-8995-c391176319cf",
                     "algorithm": "ROUND_ROBIN",

@@ -43,6 +43,12 @@ impl Found {
         let missing = || Error::NotStarted(self.pins.directory().into());
         self.maps.as_ref().ok_or_else(missing)
     }
+
+    /// Of a backend, now.
+    pub fn connections(&self, backend: u32) -> u32 {
+        let load = self.maps.as_ref().and_then(|maps| maps.backend_load.get(backend as usize));
+        load.map_or(0, |load| load.0.load())
+    }
 }
 
 /// A table for people.

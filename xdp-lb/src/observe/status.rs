@@ -10,7 +10,7 @@ use xdp_lb_ebpf::Reason;
 use super::stats::stats;
 use super::{Found, or_dash, row, table};
 use crate::kernel::{Maps, Mode};
-use crate::record::{Interface, Standing, State};
+use crate::record::{Interface, Record, Standing, State};
 
 #[derive(Debug, Serialize)]
 pub struct Status {
@@ -63,18 +63,15 @@ pub struct Count {
 pub fn status(found: &Found) -> Result<Status, MapError> {
     let Found { record, daemon, .. } = found;
     let maps = found.maps().ok();
-    let load = |loads: &[crate::kernel::Padded32], id: u32| {
-        loads.get(id as usize).map_or(0, |load| load.0.load())
-    };
+    let load =
+        |maps: &Maps, id: u32| maps.listener_load.get(id as usize).map_or(0, |load| load.0.load());
     let listeners = record.listeners.iter().map(|listener| Listener {
         id: listener.id.clone(),
         protocol: listener.protocol.clone(),
         addresses: addresses(&listener.vips, listener.port),
         by: Some("xdp".to_owned()),
         pool: listener.pool.clone(),
-        connections: listener
-            .number
-            .map(|number| maps.map_or(0, |maps| load(&maps.listener_load, number))),
+        connections: listener.number.map(|number| maps.map_or(0, |maps| load(maps, number))),
         connection_limit: listener.connection_limit,
         why: None,
     });
@@ -96,14 +93,11 @@ pub fn status(found: &Found) -> Result<Status, MapError> {
         weight: backend.weight,
         state: backend.state,
         why: backend.why.clone(),
-        connections: maps.map_or(0, |maps| load(&maps.backend_load, backend.number)),
+        connections: found.connections(backend.number),
     });
     let (reasons, opened) = match maps {
         None => (Vec::new(), 0),
-        Some(maps) => {
-            let listeners = stats(maps, record)?.listeners;
-            (reasons(maps)?, listeners.iter().map(|listener| listener.moved.opened).sum())
-        }
+        Some(maps) => (reasons(maps)?, opened(maps, record)?),
     };
     Ok(Status {
         name: record.name.clone(),
@@ -133,6 +127,23 @@ pub fn reasons(maps: &Maps) -> Result<Vec<Count>, MapError> {
     Ok(counts)
 }
 
+/// Whether more frames than chance has it came with partial checksums.
+pub fn partial_checksums(found: &Found) -> Result<bool, MapError> {
+    let Ok(maps) = found.maps() else { return Ok(false) };
+    Ok(too_many_partial(&reasons(maps)?, opened(maps, &found.record)?))
+}
+
+/// One good checksum in 65536 looks partial by chance.
+fn too_many_partial(reasons: &[Count], opened: u64) -> bool {
+    let (partial, _) = Reason::PartialChecksum.text();
+    reasons.iter().any(|count| count.reason == partial && count.frames > opened / 1024)
+}
+
+/// Connections of all listeners so far.
+fn opened(maps: &Maps, record: &Record) -> Result<u64, MapError> {
+    Ok(stats(maps, record)?.listeners.iter().map(|listener| listener.moved.opened).sum())
+}
+
 fn warnings(found: &Found, reasons: &[Count], opened: u64) -> Vec<String> {
     let Found { record, daemon, .. } = found;
     let mut warnings = Vec::new();
@@ -154,9 +165,7 @@ fn warnings(found: &Found, reasons: &[Count], opened: u64) -> Vec<String> {
             Standing::Attached { mode: Mode::Native, .. } => {}
         }
     }
-    let (partial, _) = Reason::PartialChecksum.text();
-    // One good checksum in 65536 looks partial by chance.
-    if reasons.iter().any(|count| count.reason == partial && count.frames > opened / 1024) {
+    if too_many_partial(reasons, opened) {
         warnings.push(
             "frames came with partial checksums, which their receivers refuse: turn transmit \
              checksum offload off at the endpoints (`ethtool -K <interface> tx off`)"
