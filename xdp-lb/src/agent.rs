@@ -33,7 +33,7 @@ use crate::lock;
 use crate::run::tell_systemd;
 use heart::Heart;
 use machine::Machine;
-pub use machine::Setup;
+pub use machine::{KEEPALIVED, Setup};
 
 /// Certificates come with the configuration, and not before it.
 const RETRY: Duration = Duration::from_secs(1);

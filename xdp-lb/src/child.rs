@@ -26,7 +26,7 @@ use crate::namespace::inside;
 /// A program's own words are for people: this much of them.
 const SAID_BYTES_MAX: usize = 4096;
 /// Nothing of our environment is theirs, least of all systemd's socket.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A daemon says that it has started, and writes its pid file a moment later.
 const APPEARING: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);

@@ -29,7 +29,7 @@ pub use frame_log::FrameLog;
 pub use links::{Attached, Mode};
 pub use mapped::{BackendWords, Mappable, Mapped, Padded32};
 pub use maps::{Maps, total};
-pub use pins::Pins;
+pub use pins::{Pins, mounted};
 use program::Loaded;
 pub use table::{FlowTables, Table};
 
@@ -146,7 +146,7 @@ impl Kernel {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
-        if !pins::mounted() {
+        if !mounted() {
             return Err(Error::NoBpfFs);
         }
         let found = maps::meta(pins)?;

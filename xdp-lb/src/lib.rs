@@ -4,6 +4,7 @@ pub mod agent;
 pub mod balancer;
 pub mod check;
 pub mod child;
+pub mod doctor;
 pub mod election;
 pub mod explain;
 pub mod flow_log;

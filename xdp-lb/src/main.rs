@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use xdp_lb::agent::{Setup, agent};
-use xdp_lb::explain::{self, explain};
+use xdp_lb::explain::{self, explain, running};
 use xdp_lb::heartbeat::{self, decode, listen, relay};
 use xdp_lb::kernel::{FrameLog, Pins, Sizes, SourcePorts};
 use xdp_lb::observe::Found;
@@ -23,7 +23,7 @@ use xdp_lb::observe::stats::stats;
 use xdp_lb::observe::status::status;
 use xdp_lb::observe::top::{self, top};
 use xdp_lb::run::{Options, run};
-use xdp_lb::{check, lock, namespace};
+use xdp_lb::{check, doctor, lock, namespace};
 
 /// A full-NAT load balancer in XDP.
 #[derive(Debug, Parser)]
@@ -54,11 +54,17 @@ enum Command {
     Flows(Flows),
     /// Watch rates: of listeners, of the busiest members, of what is not forwarded.
     Top(Top),
-    /// Show what is understood of the configurations that Octavia uploads: who would serve each listener,
-    /// and why.
+    /// Show who serves each listener, pool and member, why, and what would change it.
     ///
-    /// Exits with 2 where a file is refused, and names the line.
+    /// Of the load balancer that has been started here; with files, what is understood of the
+    /// configurations that Octavia uploads. Exits with 2 where a file is refused, and names the line.
     Explain(Explain),
+    /// Show what of this machine is not as it should be, and what mends it.
+    ///
+    /// Driver, queues, offloads, MTU, kernel, ports, neighbours, certificates, clock, health managers and
+    /// more. Changes nothing, and needs no daemon; each health manager is sent an empty datagram, which it
+    /// drops. Exits with 1 where something fails.
+    Doctor(Doctor),
     /// Look at the heartbeats of amphorae, or open sealed ones for a health manager.
     #[command(subcommand)]
     Heartbeat(Heartbeat),
@@ -230,8 +236,10 @@ struct Top {
 #[derive(Debug, Args)]
 struct Explain {
     /// Uploaded originals of one load balancer: haproxy.cfg, octavia-keepalivedlvs-*.conf.
-    #[arg(required = true)]
+    #[arg(conflicts_with = "name")]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// For programs.
     #[arg(long)]
     json: bool,
@@ -241,6 +249,25 @@ struct Explain {
     /// Octavia's `base_cert_dir` [default: certs in the base path].
     #[arg(long, value_name = "FOLDER")]
     base_cert_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Doctor {
+    #[command(flatten)]
+    which: Which,
+    /// Octavia's configuration of the agent; where there is none, this is no amphora.
+    #[arg(long, value_name = "FILE", default_value = "/etc/octavia/amphora-agent.conf")]
+    config: PathBuf,
+    /// Network namespace of the load balancer, by name or path [default: amphora-haproxy in an amphora,
+    /// else the daemon's].
+    #[arg(long)]
+    netns: Option<String>,
+    /// Interface to look at; may be given again [default: those of the load balancer, or all].
+    #[arg(long = "interface", value_name = "INTERFACE")]
+    interfaces: Vec<String>,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which load balancer.
@@ -300,7 +327,17 @@ fn start(command: Command) -> Result<()> {
                 done => Ok(done?),
             }
         }
-        Command::Explain(Explain { files, json, base_path, base_cert_dir }) => {
+        Command::Explain(Explain { files, which, json, .. }) if files.is_empty() => {
+            let name = which.name()?;
+            show(&running(&name, &Found::open(&name)?), json)
+        }
+        Command::Doctor(Doctor { which, config, netns, interfaces, json }) => {
+            let options = doctor::Options { config, name: which.name, netns, interfaces };
+            let report = doctor::examine(&doctor::Facts::look(&options));
+            show(&report, json)?;
+            Ok(report.verdict()?)
+        }
+        Command::Explain(Explain { files, json, base_path, base_cert_dir, .. }) => {
             let certs = base_cert_dir.unwrap_or_else(|| base_path.join("certs"));
             show(&explain(&files, &Paths::new(base_path, certs))?, json)
         }

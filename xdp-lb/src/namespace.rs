@@ -122,10 +122,15 @@ impl AsFd for Namespace {
 /// The mounts stay those of the first namespace, `/sys/fs/bpf` among them: unlike `ip netns exec`.
 /// `/proc/sys/net` follows the thread.
 pub fn move_into(namespace: &str) -> io::Result<()> {
+    let file = find(namespace)?;
+    let named = |errno: Errno| say(errno.into(), format!("network namespace {namespace}"));
+    setns(file, CloneFlags::CLONE_NEWNET).map_err(named)
+}
+
+/// The namespace of this name or path, which must be there.
+pub fn find(namespace: &str) -> io::Result<File> {
     let path = path_of(namespace);
-    let named = |error| say(error, format!("network namespace {}", path.display()));
-    let file = File::open(&path).map_err(named)?;
-    setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| named(errno.into()))
+    File::open(&path).map_err(|error| say(error, format!("network namespace {}", path.display())))
 }
 
 /// A name is that of `ip netns`.

@@ -54,7 +54,7 @@ const ELECTION: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// Where keepalived is, as in the stock unit.
-const KEEPALIVED: &str = "/usr/sbin/keepalived";
+pub const KEEPALIVED: &str = "/usr/sbin/keepalived";
 
 /// How this machine is set up, beside the agent's configuration.
 #[derive(Clone, Debug)]

@@ -7,10 +7,10 @@ use std::str::FromStr;
 
 use crate::kernel::SourcePorts;
 
-const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
-const LOCAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+pub const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+pub const LOCAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Ports the kernel keeps for the connections of this machine: health checks, HAProxy.
-const LOCAL_MIN: usize = 1024;
+pub const LOCAL_MIN: usize = 1024;
 
 /// Reserves `ours` in the network namespace of this thread, beside what is reserved already.
 pub fn reserve(ours: SourcePorts) -> io::Result<Reserved> {
@@ -34,27 +34,47 @@ pub struct Reserved {
     pub left: usize,
 }
 
-fn change(reserved: &str, local: &str, ours: SourcePorts) -> Reserved {
-    let mut taken = vec![false; 1 << 16];
-    let ranges = reserved.trim().split(',').filter_map(range);
-    for (low, high) in ranges.chain([(ours.low, ours.high())]) {
-        taken[usize::from(low)..=usize::from(high)].fill(true);
-    }
-    let left = |low: u16, high: u16| {
-        taken[usize::from(low)..=usize::from(high)].iter().filter(|taken| !**taken).count()
-    };
-    let mut bounds = local.split_whitespace().map(u16::from_str);
-    let (low, high) = match (bounds.next(), bounds.next()) {
-        (Some(Ok(low)), Some(Ok(high))) if low <= high => (low, high),
-        _ => (32768, 60999),
-    };
-    let wider = left(low, high) < LOCAL_MIN && left(low, u16::MAX) > left(low, high);
+/// What it takes to have `ours` reserved: `reserved` and `local` are what the two sysctls hold.
+pub fn change(reserved: &str, local: &str, ours: SourcePorts) -> Reserved {
+    let mut taken = taken(reserved);
+    taken[usize::from(ours.low)..=usize::from(ours.high())].fill(true);
+    let (low, high) = bounds(local);
+    let left = |high| free(&taken, low, high);
+    let wider = left(high) < LOCAL_MIN && left(u16::MAX) > left(high);
     let end = if wider { u16::MAX } else { high };
     Reserved {
         reserved: text(&taken),
         local: wider.then(|| format!("{low} {end}")),
-        left: left(low, end),
+        left: left(end),
     }
+}
+
+/// How many ports the kernel may give to local sockets, as the two sysctls are.
+pub fn given(reserved: &str, local: &str) -> usize {
+    let (low, high) = bounds(local);
+    free(&taken(reserved), low, high)
+}
+
+/// By port.
+fn taken(reserved: &str) -> Vec<bool> {
+    let mut taken = vec![false; 1 << 16];
+    for (low, high) in reserved.trim().split(',').filter_map(range) {
+        taken[usize::from(low)..=usize::from(high)].fill(true);
+    }
+    taken
+}
+
+/// Of the range for local sockets.
+fn bounds(local: &str) -> (u16, u16) {
+    let mut bounds = local.split_whitespace().map(u16::from_str);
+    match (bounds.next(), bounds.next()) {
+        (Some(Ok(low)), Some(Ok(high))) if low <= high => (low, high),
+        _ => (32768, 60999),
+    }
+}
+
+fn free(taken: &[bool], low: u16, high: u16) -> usize {
+    taken[usize::from(low)..=usize::from(high)].iter().filter(|taken| !**taken).count()
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {
