@@ -19,6 +19,7 @@ mod sockets;
 
 use std::fmt;
 
+use comfy_table::ContentArrangement;
 use serde::Serialize;
 
 use crate::observe::{row, table};
@@ -64,7 +65,7 @@ pub enum Level {
 
 /// More than nothing: the exit status.
 #[derive(Debug, thiserror::Error)]
-#[error("{failures} of what was checked fails")]
+#[error("failures: {failures}")]
 pub struct Ill {
     failures: usize,
 }
@@ -165,11 +166,16 @@ impl fmt::Display for Level {
     }
 }
 
+/// Of the table.
+const COLUMNS: u16 = 118;
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut findings = table(&["LEVEL", "CHECK", "ABOUT", "FOUND, AND WHAT MENDS IT"]);
+        // Advice is sentences.
+        findings.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
         for Checked { check, finding: Finding { about, level, found, mend } } in &self.findings {
-            let mend = mend.as_ref().map(|mend| format!("\n  -> {mend}"));
+            let mend = mend.as_ref().map(|mend| format!("\n-> {mend}"));
             let found = format!("{found}{}", mend.unwrap_or_default());
             row(&mut findings, [level, check, about, &found]);
         }
@@ -190,7 +196,7 @@ mod tests {
             (vec![Finding::ok("a", "b"), Finding::warning("a", "b", "c")], None),
             (
                 vec![Finding::failure("a", "b", "c"), Finding::failure("a", "b", "c")],
-                Some("2 of what was checked fails"),
+                Some("failures: 2"),
             ),
         ];
         for (findings, want) in rows {

@@ -1,5 +1,5 @@
 //! `xdp-lb explain`: who serves each listener, why, and what would change it. Of a load balancer that has
-//! been started ([`running`]); or of the configurations that Octavia uploads, which needs no amphora.
+//! been started ([`running()`]); or of the configurations that Octavia uploads, which needs no amphora.
 
 mod running;
 mod servers;
@@ -250,8 +250,7 @@ impl Member {
     }
 }
 
-const LISTENERS: [&str; 6] =
-    ["LISTENER", "PROTOCOL", "ADDRESS", "ENGINE", "BECAUSE", "WOULD BE XDP'S BY"];
+const LISTENERS: [&str; 6] = ["LISTENER", "PROTOCOL", "ADDRESS", "ENGINE", "BECAUSE", "CHANGED BY"];
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

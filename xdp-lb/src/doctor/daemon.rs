@@ -107,7 +107,13 @@ pub fn daemon(facts: &Facts) -> Vec<Finding> {
         false => "`xdp-lb run`",
     };
     let Some(name) = &facts.name else {
-        return vec![Finding::note("", "no load balancer has been started here")];
+        let names: Vec<_> = facts.names.iter().map(ToString::to_string).collect();
+        return vec![match names.len() {
+            0 => Finding::note("", "no load balancer has been started here"),
+            _ => {
+                Finding::warning("", "there are several", format!("--name {}", names.join(" or ")))
+            }
+        }];
     };
     let about = name.to_string();
     if let Some(pid) = &facts.daemon {
@@ -243,6 +249,9 @@ mod tests {
         said(&daemon(&facts), &[(Failure, "lb", "`xdp-lb run`")], "run");
         let facts = Facts { name: None, ..well() };
         said(&daemon(&facts), &[(Note, "", "no load balancer")], "nothing");
+        let names = ["a", "b"].map(|it| it.to_owned().try_into().unwrap()).to_vec();
+        let facts = Facts { name: None, names, ..well() };
+        said(&daemon(&facts), &[(Warning, "", "--name a or b")], "several");
     }
 
     #[test]

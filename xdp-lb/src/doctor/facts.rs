@@ -1,5 +1,6 @@
 //! What is looked at, and the looking.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use crate::namespace::{find, inside};
 use crate::net::{Ours, Watch};
 use crate::observe::{Found, status};
 use crate::plug::{VIP_INTERFACE, number};
-use crate::record::{self, Record, Standing};
+use crate::record::{self, Record, Standing, State};
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -52,7 +53,10 @@ pub struct Facts {
     pub config: Config,
     /// What of it is ignored.
     pub faults: Vec<String>,
+    /// None where nothing has been started, or there are several.
     pub name: Option<Name>,
+    /// Of load balancers that have been started here.
+    pub names: Vec<Name>,
     /// Process id of the daemon, if it runs.
     pub daemon: Option<String>,
     /// What it wrote down last.
@@ -111,7 +115,9 @@ impl Facts {
             Config::None | Config::Bad(_) => None,
         };
         let name = options.name.clone().or_else(|| agent.map(|it| it.amphora_id.clone()));
-        let name = name.or_else(only_name);
+        let names = lock::names().unwrap_or_default();
+        let only = if let [only] = &names[..] { Some(only.clone()) } else { None };
+        let name = name.or(only);
         let daemon = name.as_ref().and_then(lock::holder);
         let pid = daemon.as_ref().and_then(|pid| pid.parse::<u32>().ok());
         let found = name.as_ref().map(Found::open);
@@ -144,6 +150,7 @@ impl Facts {
             config,
             faults,
             name,
+            names,
             daemon,
             record,
             unfound,
@@ -187,13 +194,6 @@ pub fn namespace(facts: &Facts) -> Vec<Finding> {
             "`systemctl start amphora-netns`, then `systemctl restart amphora-agent`; or --netns";
         Finding::failure("", why.clone(), mend)
     }]
-}
-
-fn only_name() -> Option<Name> {
-    match &lock::names().ok()?[..] {
-        [only] => Some(only.clone()),
-        _ => None,
-    }
 }
 
 fn source_ports(found: &Found) -> Option<SourcePorts> {
@@ -262,10 +262,10 @@ fn network(
     let of_vips = recorded.first().map_or(VIP_INTERFACE, |it| &it.name);
     let ours_of =
         Ours { attached: &attached, vip_interface: topology.ifindex(of_vips), vips: &vips };
-    let mut ways: Vec<Way> = Vec::new();
+    let (mut ways, mut told) = (Vec::new(), BTreeSet::new());
     for backend in record.iter().flat_map(|record| &record.backends) {
-        let is_told = |way: &Way| (&way.member, way.address) == (&backend.member, backend.address);
-        if backend.state != record::State::Leaving && !ways.iter().any(is_told) {
+        let is_wanted = !matches!(backend.state, State::Leaving | State::Disabled);
+        if is_wanted && told.insert((&backend.member, backend.address)) {
             let way = topology.hop(backend.address, ours_of).map(drop);
             ways.push(Way { member: backend.member.clone(), address: backend.address, way });
         }
@@ -275,8 +275,6 @@ fn network(
 
 #[cfg(test)]
 pub mod tests {
-    use std::collections::BTreeSet;
-
     use agent_api::OnMarkedDown;
     use agent_api::config::{Destination, HeartbeatEnvelope, Secret, TlsMinimum, Topology};
 
@@ -401,6 +399,7 @@ pub mod tests {
             config: Config::Read(Box::new(config)),
             faults: vec![],
             name: Some(name),
+            names: vec![],
             daemon: Some("7".to_owned()),
             record: Some(record),
             unfound: None,

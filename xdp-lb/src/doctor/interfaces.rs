@@ -189,19 +189,17 @@ pub fn queues(facts: &Facts) -> Vec<Finding> {
             );
             return Some(Finding::warning(name, found, fewer(name, max, possible)));
         }
+        let queues = if now == 1 { "1 queue".to_owned() } else { format!("{now} queues") };
+        let few = || format!("{queues} for {online} CPUs: the others do not forward");
         Some(if now < max.min(online) {
             let found = format!("{now} of {max} queues used: {online} CPUs could forward");
             Finding::warning(name, found, more(name, channels, max.min(online)))
         } else if virtio && now < online {
-            let found = format!("{now} queues for {online} CPUs: the others do not forward");
-            Finding::warning(name, found, MULTIQUEUE)
+            Finding::warning(name, few(), MULTIQUEUE)
         } else if now < online {
-            Finding::note(
-                name,
-                format!("{now} queues for {online} CPUs: the others do not forward"),
-            )
+            Finding::note(name, few())
         } else {
-            Finding::ok(name, format!("{now} queues for {online} CPUs"))
+            Finding::ok(name, format!("{queues} for {online} CPUs"))
         })
     })
 }
@@ -269,11 +267,10 @@ pub fn mtu(facts: &Facts) -> Vec<Finding> {
     let interfaces = facts.network.iter().flat_map(|network| &network.interfaces);
     let mtus: BTreeSet<u32> = interfaces.map(|it| it.mtu).collect();
     if let (Some(least), Some(most), 2..) = (mtus.first(), mtus.last(), mtus.len()) {
-        let found = format!("{least} to {most}: frames above {least} do not come through");
-        let mend = format!(
-            "one MTU: `openstack network set --mtu {least} NETWORK` for all; the MSS of new connections \
-             follows the lower one only where the lower one is the client's or the member's own"
-        );
+        let found =
+            format!("{least} to {most}: frames above {least} are dropped in between, without ICMP");
+        let mend =
+            format!("one for all: `openstack network set --mtu {least} NETWORK`, then failover");
         findings.push(Finding::warning("", found, mend));
     }
     findings
@@ -396,7 +393,7 @@ mod tests {
             ("with some to spare", "virtio_net", "5.12", combined(4, 6), Warning, "combined 2"),
             ("and enough", "virtio_net", "5.12", combined(4, 8), Ok, "4 queues"),
             ("rx and tx apart", "veth", "6.1", apart(1, 2), Warning, "ethtool -L eth1 rx 2 tx 2"),
-            ("no more to be had", "veth", "6.1", apart(1, 1), Note, "1 queues for 4 CPUs"),
+            ("no more to be had", "veth", "6.1", apart(1, 1), Note, "1 queue for 4 CPUs"),
             ("not told", "tun", "6.1", None, Note, "does not tell"),
         ];
         for (row, driver, release, channels, level, words) in rows {

@@ -237,7 +237,7 @@ impl fmt::Display for Running {
             "STATE",
             "CONNECTIONS",
             "BECAUSE",
-            "MENDED BY",
+            "CHANGED BY",
         ]);
         for listener in &self.listeners {
             let Listener { id, vips, port, protocol, engine, reason, change, .. } = listener;

@@ -215,9 +215,7 @@ impl Unreachable {
             Self::NoSource { interface } => format!(
                 "an address of the member's family on {interface}: a fixed IP of its Neutron port"
             ),
-            Self::Unresolved { .. } => {
-                "nothing yet: the kernel asks, and knows within three seconds".to_owned()
-            }
+            Self::Unresolved { .. } => "a moment: the daemon has the kernel ask".to_owned(),
             Self::Silent { next_hop, .. } => format!(
                 "{next_hop} started, or its Neutron port mended: status, MAC address, network, \
                  allowed address pairs"
