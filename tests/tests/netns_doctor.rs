@@ -2,14 +2,15 @@
 //! namespace (a virtio device, the clock, systemd) is broken in the rows beside its checks.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use xdp_lb_tests::agent::{Agent, Options};
 use xdp_lb_tests::balancer::{Balancer, Listener, program, until};
-use xdp_lb_tests::lab::{Lab, LabOptions, Netns, occupy};
+use xdp_lb_tests::lab::{FAMILIES, Lab, LabOptions, Netns, Offloads, occupy};
 use xdp_lb_tests::pki::{Authority, Kind};
 
 /// No configuration of an agent.
@@ -133,7 +134,8 @@ fn netns_a_load_balancer_that_falls_ill() {
     look().must("daemon", &name, "failure", "xdp-lb run");
     let pin = Path::new("/sys/fs/bpf/xdp-lb").join(&name).join("link_eth1");
     fs::remove_file(pin).expect("it is detached");
-    look().must("attached", "eth1", "failure", "was taken off");
+    // The kernel lets go of a link a moment after its last name.
+    until("it is off", || look().has("attached", "eth1", "failure", "was taken off").then_some(()));
 }
 
 #[test]
@@ -168,6 +170,31 @@ fn netns_interfaces_before_a_start() {
     let of = ["--name", "nobody", "--config", NONE, "--netns", "nowhere"];
     let nowhere = Report::of(&lab.client.netns, &mut doctor(&of));
     nowhere.must("namespace", "", "failure", "--netns");
+}
+
+#[test]
+fn netns_virtual_links_as_they_are_made() {
+    let options = LabOptions { offloads: Offloads::AsMade, ..LabOptions::default() };
+    let lab = Lab::up(options).expect("a lab");
+    let web = || Listener::new("web", "tcp", 80, &lab.members);
+    let look = |name: &str| {
+        Report::of(&lab.client.netns, &mut doctor(&["--name", name, "--config", NONE]))
+    };
+    let native = Balancer::start(&lab, &[web()], &[]);
+    // Its checksum is not complete when the program sees it: no answer comes.
+    let vip = lab.vip(FAMILIES[0], 80);
+    let connect = || TcpStream::connect_timeout(&vip, Duration::from_millis(200));
+    lab.client.netns.enter(connect).expect_err("no answer");
+    look(&native.name).must("checksums", "", "failure", "ethtool -K <interface> tx off");
+    drop(native);
+
+    let jumbo = |dev: &str| [format!("link set {dev} mtu 9000")];
+    lab.switch.ip(&jumbo(&lab.amphora.name)).expect("a higher MTU");
+    lab.amphora.netns.ip(&jumbo("eth1")).expect("a higher MTU");
+    let generic = Balancer::start(&lab, &[web()], &[]);
+    let report = look(&generic.name);
+    report.must("attached", "eth1", "warning", "generic mode");
+    report.must("mtu", "eth1", "warning", "openstack network set --mtu 1500");
 }
 
 /// What the kernel shows, hidden or put over in a mount namespace of the doctor's own.
@@ -290,4 +317,9 @@ fn netns_an_amphora_that_is_not_set_up() {
     fs::create_dir_all(&tenants).expect("a folder");
     fs::write(tenants.join("a.pem"), &expired).expect("it is written");
     look().must("certificates", "certs/lb/a.pem", "failure", "Barbican");
+    let lost = agent.base().join("certs/lb/b.pem");
+    fs::create_dir_all(agent.base().join("lb")).expect("a folder");
+    let bind = format!("    bind 192.0.2.10:443 ssl crt-list {}\n", lost.display());
+    fs::write(agent.base().join("lb/haproxy.cfg"), bind).expect("it is written");
+    look().must("certificates", "certs/lb/b.pem", "failure", "gone after a reboot");
 }

@@ -72,12 +72,13 @@ pub struct Ill {
 
 type Check = fn(&Facts) -> Vec<Finding>;
 
-const CHECKS: [(&str, Check); 22] = [
+const CHECKS: [(&str, Check); 23] = [
     ("configuration", daemon::configuration),
     ("daemon", daemon::daemon),
     ("unit", daemon::unit),
     ("programs", daemon::programs),
     ("in force", daemon::in_force),
+    ("fit", daemon::fit),
     ("kernel", kernel::version),
     ("bpffs", kernel::bpffs),
     ("jit", kernel::jit),

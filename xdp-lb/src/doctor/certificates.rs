@@ -1,5 +1,6 @@
 //! Certificates and their dates: the agent's, those it trusts, and the tenants'.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,8 @@ pub enum Whose {
     /// What the controller's must be signed by.
     ClientCa,
     Tenant,
+    /// A tenant's that a listener is to be served with, and that is not there.
+    Lost,
 }
 
 /// When a certificate holds, in seconds since 1970.
@@ -50,6 +53,9 @@ const RENEW_CA: &str = "a new [haproxy_amphora] client_ca on the controllers, th
                         failover`";
 const UPLOAD: &str = "the owner: a renewed one in Barbican, then `openstack loadbalancer listener set \
                       --default-tls-container-ref`";
+/// The controller alone has them.
+const REPLACE: &str =
+    "`openstack loadbalancer failover`: tenants' keys are in memory, and gone after a reboot";
 
 pub fn look(config: &AgentConfig) -> Vec<Certificates> {
     let own =
@@ -57,7 +63,23 @@ pub fn look(config: &AgentConfig) -> Vec<Certificates> {
     let own = own.into_iter().map(|(path, whose)| read(path, whose));
     let tenants = folders(&config.base_cert_dir).into_iter().flat_map(|folder| folders(&folder));
     let tenants = tenants.filter(|path| path.extension().is_some_and(|it| it == "pem"));
-    own.chain(tenants.map(|path| read(&path, Whose::Tenant))).collect()
+    let tenants = tenants.map(|path| read(&path, Whose::Tenant));
+    let lost = lost(config).into_iter().map(|path| read(&path, Whose::Lost));
+    own.chain(tenants).chain(lost).collect()
+}
+
+/// What the uploaded configurations of HAProxy name, and is not there.
+fn lost(config: &AgentConfig) -> BTreeSet<PathBuf> {
+    let folders = folders(&config.base_path).into_iter();
+    let texts = folders.filter_map(|folder| fs::read_to_string(folder.join("haproxy.cfg")).ok());
+    let named = texts.flat_map(|text| named(&text, &config.base_cert_dir));
+    named.filter(|path| !path.exists()).collect()
+}
+
+/// Files below a folder, each a word.
+fn named(text: &str, folder: &Path) -> BTreeSet<PathBuf> {
+    let paths = text.split_whitespace().map(Path::new);
+    paths.filter(|path| path.starts_with(folder)).map(Path::to_owned).collect()
 }
 
 /// What is in a folder, in order; nothing where there is none.
@@ -107,6 +129,7 @@ fn examine(file: &Certificates, now_s: i64) -> Vec<Finding> {
         Whose::Agent => (AGENT_SOON_S, ROTATE),
         Whose::ClientCa => (SOON_S, RENEW_CA),
         Whose::Tenant => (SOON_S, UPLOAD),
+        Whose::Lost => (SOON_S, REPLACE),
     };
     let dates = match &file.dates {
         Ok(dates) => dates,
@@ -195,5 +218,15 @@ mod tests {
         let mut facts = well();
         facts.certificates = vec![read(Path::new("/none.pem"), Whose::Agent)];
         said(&dates(&facts), &[(Failure, "/none.pem", "No such file")], "none");
+        facts.certificates = vec![read(Path::new("/none.pem"), Whose::Lost)];
+        said(&dates(&facts), &[(Failure, "/none.pem", "loadbalancer failover")], "lost");
+    }
+
+    #[test]
+    fn files_that_are_named() {
+        let text =
+            "    bind 10.0.0.1:443 ssl crt-list /c/lb/l.pem ca-file /c/lb/a.pem\n    bind /c2/x\n";
+        let want: Vec<_> = ["/c/lb/a.pem", "/c/lb/l.pem"].map(PathBuf::from).into();
+        assert_eq!(named(text, Path::new("/c")).into_iter().collect::<Vec<_>>(), want);
     }
 }

@@ -4,11 +4,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use agent_api::Name;
 use agent_api::config::Topology;
 
 use super::facts::Config;
 use super::sockets::{Protocol, Waiting};
 use super::{Facts, Finding};
+use crate::check::{self, Unwell};
 use crate::child::PATH;
 
 /// Where systemd is.
@@ -78,6 +80,41 @@ impl Program {
         let there = runs(path) || folders.any(|folder| runs(&folder.join(path)));
         Self { path: path.to_owned(), there }
     }
+}
+
+/// What VRRP's check says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fitness {
+    Well,
+    /// There is nothing to be fit for.
+    Idle(String),
+    Ill(String),
+}
+
+impl Fitness {
+    /// In the network namespace of the load balancer.
+    pub fn look(name: &Name) -> Self {
+        match check::check(name) {
+            Ok(()) => Self::Well,
+            Err(why @ (Unwell::Unexpected | Unwell::NothingServed)) => Self::Idle(why.to_string()),
+            Err(why) => Self::Ill(why.to_string()),
+        }
+    }
+}
+
+pub fn fit(facts: &Facts) -> Vec<Finding> {
+    let fitness = facts.network.as_ref().ok().and_then(|network| network.fitness.as_ref());
+    let about = "xdp-lb check";
+    let finding = |fitness: &Fitness| match fitness {
+        Fitness::Well => Finding::ok(about, "well"),
+        Fitness::Idle(why) => Finding::note(about, why.clone()),
+        Fitness::Ill(why) => {
+            let mend =
+                "what else is said here; of a pair, the other amphora has the VIPs meanwhile";
+            Finding::failure(about, why.clone(), mend)
+        }
+    };
+    fitness.map(finding).into_iter().collect()
 }
 
 pub fn configuration(facts: &Facts) -> Vec<Finding> {
@@ -205,7 +242,7 @@ pub fn in_force(facts: &Facts) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::Level::{Failure, Note, Ok, Warning};
-    use super::super::facts::tests::{said, well};
+    use super::super::facts::tests::{inside, said, well};
     use super::*;
 
     #[test]
@@ -294,6 +331,22 @@ mod tests {
         let sh = ["/bin/sh", "sh", "/none/sh", "/etc/passwd", "/bin"];
         let there = sh.map(|path| Program::look(Path::new(path)).there);
         assert_eq!(there, [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn what_vrrp_hears() {
+        let why = || "HAProxy does not answer".to_owned();
+        let rows = [
+            (Some(Fitness::Well), vec![(Ok, "xdp-lb check", "well")]),
+            (Some(Fitness::Idle(why())), vec![(Note, "xdp-lb check", "does not answer")]),
+            (Some(Fitness::Ill(why())), vec![(Failure, "xdp-lb check", "the other amphora")]),
+            (None, vec![]),
+        ];
+        for (fitness, want) in rows {
+            let mut facts = well();
+            inside(&mut facts).fitness = fitness;
+            said(&fit(&facts), &want, "fit");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::runtime;
 use super::Finding;
 use super::certificates::{self, Certificates};
 use super::clock::Clock;
-use super::daemon::{Program, Unit};
+use super::daemon::{Fitness, Program, Unit};
 use super::ethtool;
 use super::interfaces::{Cpus, Interface};
 use super::kernel::Kernel;
@@ -96,6 +96,8 @@ pub struct Network {
     pub waiting: Vec<Waiting>,
     /// To the members.
     pub ways: Vec<Way>,
+    /// Of an amphora.
+    pub fitness: Option<Fitness>,
 }
 
 impl Facts {
@@ -131,7 +133,7 @@ impl Facts {
         let record = found.as_ref().map(|found| found.record.clone());
         let ours = found.as_ref().and_then(source_ports);
         let network = namespace_of_balancer(options, agent.is_some(), pid).and_then(|namespace| {
-            let look = || network(options, agent.is_some(), record.as_ref(), ours);
+            let look = || network(options, agent.is_some(), name.as_ref(), record.as_ref(), ours);
             inside(&namespace, look).map_err(|error| error.to_string())?
         });
         let managers = managed.as_ref().map_err(Clone::clone).and_then(|namespace| {
@@ -232,6 +234,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, String> {
 fn network(
     options: &Options,
     amphora: bool,
+    name: Option<&Name>,
     record: Option<&Record>,
     ours: Option<SourcePorts>,
 ) -> Result<Network, String> {
@@ -270,7 +273,9 @@ fn network(
             ways.push(Way { member: backend.member.clone(), address: backend.address, way });
         }
     }
-    Ok(Network { interfaces, ports: Ports::look(ours), waiting: waiting(), ways })
+    let (ports, waiting) = (Ports::look(ours), waiting());
+    let fitness = name.filter(|_| amphora).map(Fitness::look);
+    Ok(Network { interfaces, ports, waiting, ways, fitness })
 }
 
 #[cfg(test)]
@@ -387,6 +392,7 @@ pub mod tests {
             ports: Ok(ports),
             waiting: vec![],
             ways: vec![],
+            fitness: Some(Fitness::Well),
         };
         let dates = Dates { subject: "lb".to_owned(), begins_s: 0, ends_s: 1_800_000_000 };
         let certificates = Certificates {
