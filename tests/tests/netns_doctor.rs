@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use xdp_lb_tests::agent::{Agent, Options};
 use xdp_lb_tests::balancer::{Balancer, Listener, program, until};
 use xdp_lb_tests::lab::{FAMILIES, Lab, LabOptions, Netns, Offloads, occupy};
 use xdp_lb_tests::pki::{Authority, Kind};
+use xdp_lb_tests::uploads::{Frontend, LOAD_BALANCER, Speaks, haproxy};
 
 /// No configuration of an agent.
 const NONE: &str = "/nowhere/amphora-agent.conf";
@@ -238,6 +239,38 @@ fn netns_kernels() {
     poor.args(["doctor", "--json"]).args(of).args(netns);
     let poor = Report::of(&own, &mut poor);
     poor.must("rights", "this process", "failure", "CAP_NET_ADMIN in CapabilityBoundingSet");
+}
+
+#[test]
+fn netns_an_amphora_that_is_well() {
+    let lab = lab(false);
+    let mut agent = Agent::start(&lab).expect("an agent");
+    agent.plug_vip(json!({})).expect("plugged");
+    let members = || lab.members.iter().map(|host| (host.v4.into(), 80, 1)).collect();
+    let frontends = [(1, 80, Speaks::Tcp), (2, 8080, Speaks::Http)]
+        .map(|(id, port, speaks)| Frontend::new(id, port, speaks, members()));
+    let vips = [lab.vip(FAMILIES[0], 0).ip()];
+    agent.serve(LOAD_BALANCER, &haproxy(&agent.base(), &vips, &frontends)).expect("served");
+    let config = agent.folder().join("amphora-agent.conf");
+    let of = ["--config", config.to_str().expect("UTF-8"), "--netns", &agent.namespace()];
+    let look = || Report::of(&lab.client.netns, &mut doctor(&of));
+
+    let well = look();
+    assert_eq!(well.failures(), Vec::<&Value>::new());
+    well.must("fit", "xdp-lb check", "ok", "well");
+    well.must("managers", "127.0.0.1:5555", "ok", "nobody objects");
+    well.must("rights", "process", "ok", "all");
+
+    agent.kill9();
+    let alone = look();
+    alone.must("daemon", &agent.id, "failure", "systemctl start amphora-agent");
+    alone.must("fit", "xdp-lb check", "ok", "well");
+    alone.must("attached", "eth1", "ok", "native");
+    let pins = Path::new("/sys/fs/bpf/xdp-lb").join(&agent.id);
+    fs::remove_file(pins.join("link_eth1")).expect("it is detached");
+    until("it is off", || {
+        look().has("fit", "", "failure", "no XDP program is attached to eth1").then_some(())
+    });
 }
 
 #[test]

@@ -331,15 +331,15 @@ fn start(command: Command) -> Result<()> {
             let name = which.name()?;
             show(&running(&name, &Found::open(&name)?), json)
         }
+        Command::Explain(Explain { files, json, base_path, base_cert_dir, .. }) => {
+            let certs = base_cert_dir.unwrap_or_else(|| base_path.join("certs"));
+            show(&explain(&files, &Paths::new(base_path, certs))?, json)
+        }
         Command::Doctor(Doctor { which, config, netns, interfaces, json }) => {
             let options = doctor::Options { config, name: which.name, netns, interfaces };
             let report = doctor::examine(&doctor::Facts::look(&options));
             show(&report, json)?;
             Ok(report.verdict()?)
-        }
-        Command::Explain(Explain { files, json, base_path, base_cert_dir, .. }) => {
-            let certs = base_cert_dir.unwrap_or_else(|| base_path.join("certs"));
-            show(&explain(&files, &Paths::new(base_path, certs))?, json)
         }
         Command::Heartbeat(command) => heartbeats(command),
         Command::Detach(which) => detach(&which.name()?),

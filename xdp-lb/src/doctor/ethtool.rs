@@ -6,12 +6,10 @@ use std::path::Path;
 
 use ethtool::{EthtoolAttr, EthtoolChannelAttr, EthtoolFeatureAttr, EthtoolHandle};
 use futures_util::TryStreamExt;
-use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
-};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 
 use super::interfaces::{Channels, Count, Cpus, Interface};
-use crate::kernel::Mode;
+use crate::net::watch::mode;
 
 /// All that are Ethernet, by their indexes. Must be called from a tokio runtime.
 pub async fn interfaces() -> Result<Vec<Interface>, String> {
@@ -67,15 +65,6 @@ fn interface(message: LinkMessage) -> Interface {
         }
     }
     interface
-}
-
-fn mode(fact: &LinkXdp) -> Option<Mode> {
-    match fact {
-        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Mode::Generic),
-        LinkXdp::Attached(XdpAttached::None) => None,
-        LinkXdp::Attached(_) => Some(Mode::Native),
-        _ => None,
-    }
 }
 
 /// A character for each bit, the lowest first.

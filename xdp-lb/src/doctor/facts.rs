@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use agent_api::{AgentConfig, Name, config};
@@ -21,13 +22,13 @@ use super::ports::Ports;
 use super::rights::Rights;
 use super::sockets::{Waiting, waiting};
 use crate::agent::KEEPALIVED;
-use crate::kernel::SourcePorts;
+use crate::kernel::{self, SourcePorts};
 use crate::lock;
 use crate::namespace::{find, inside};
-use crate::net::{Ours, Watch};
+use crate::net::{Ours, Topology, Watch};
 use crate::observe::{Found, status};
 use crate::plug::{VIP_INTERFACE, number};
-use crate::record::{self, Record, Standing, State};
+use crate::record::{self, Backend, Record, Standing, State};
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -72,7 +73,7 @@ pub struct Facts {
     pub cpus: Cpus,
     pub rights: Result<Rights, String>,
     /// Inside the namespace of the load balancer.
-    pub network: Result<Network, String>,
+    pub network: Result<Network, Unseen>,
     /// Outside, where the agent is.
     pub waiting: Vec<Waiting>,
     pub certificates: Vec<Certificates>,
@@ -86,6 +87,14 @@ pub enum Config {
     None,
     Read(Box<AgentConfig>),
     Bad(String),
+}
+
+/// Why nothing is known of the network of the load balancer.
+#[derive(Clone, Debug)]
+pub enum Unseen {
+    /// There is no such namespace.
+    Missing(String),
+    Failed(String),
 }
 
 /// The network of the load balancer.
@@ -103,15 +112,7 @@ pub struct Network {
 impl Facts {
     /// Takes a moment: names are resolved, and health managers are asked.
     pub fn look(options: &Options) -> Self {
-        let mut faults = Vec::new();
-        let config = match AgentConfig::read(&options.config) {
-            Ok((config, ignored)) => {
-                faults.extend(ignored.iter().map(ToString::to_string));
-                Config::Read(Box::new(config))
-            }
-            Err(config::Error::Read(error)) if error.kind() == ErrorKind::NotFound => Config::None,
-            Err(error) => Config::Bad(error.to_string()),
-        };
+        let (config, faults) = read_config(&options.config);
         let agent = match &config {
             Config::Read(config) => Some(&**config),
             Config::None | Config::Bad(_) => None,
@@ -122,24 +123,20 @@ impl Facts {
         let name = name.or(only);
         let daemon = name.as_ref().and_then(lock::holder);
         let pid = daemon.as_ref().and_then(|pid| pid.parse::<u32>().ok());
-        let found = name.as_ref().map(Found::open);
-        let (found, unfound) = match found.transpose() {
-            Ok(found) => (found, None),
-            Err(crate::kernel::Error::NotStarted(_)) => (None, None),
-            Err(error) => (None, Some(error.to_string())),
-        };
+        let (found, unfound) = find_pinned(name.as_ref());
         let own = || namespace_of(None);
         let managed = if agent.is_some() { namespace_of(pid).or_else(|_| own()) } else { own() };
         let record = found.as_ref().map(|found| found.record.clone());
         let ours = found.as_ref().and_then(source_ports);
         let network = namespace_of_balancer(options, agent.is_some(), pid).and_then(|namespace| {
             let look = || network(options, agent.is_some(), name.as_ref(), record.as_ref(), ours);
-            inside(&namespace, look).map_err(|error| error.to_string())?
+            let looked = inside(&namespace, look).map_err(|error| error.to_string());
+            looked.flatten().map_err(Unseen::Failed)
         });
         let managers = managed.as_ref().map_err(Clone::clone).and_then(|namespace| {
             let destinations = agent.map_or(&[][..], |agent| &agent.controller_ip_port_list);
-            inside(namespace, || block_on(managers::look(destinations)))
-                .map_err(|error| error.to_string())?
+            let looked = inside(namespace, || block_on(managers::look(destinations)));
+            looked.map_err(|error| error.to_string()).flatten()
         });
         let outside = managed.as_ref().ok().and_then(|namespace| inside(namespace, waiting).ok());
         let haproxy = agent.map_or(Path::new("haproxy"), |agent| &agent.haproxy_cmd);
@@ -187,7 +184,11 @@ impl Facts {
 }
 
 pub fn namespace(facts: &Facts) -> Vec<Finding> {
-    let Err(why) = &facts.network else { return Vec::new() };
+    let why = match &facts.network {
+        Ok(_) => return Vec::new(),
+        Err(Unseen::Failed(why)) => return vec![Finding::unknown("", why)],
+        Err(Unseen::Missing(why)) => why,
+    };
     let plugged = facts.recorded_interfaces().iter().any(|it| it.standing != Standing::Missing);
     vec![if facts.is_amphora() && !plugged {
         Finding::note("", format!("{why}: nothing has been plugged yet"))
@@ -196,6 +197,29 @@ pub fn namespace(facts: &Facts) -> Vec<Finding> {
             "`systemctl start amphora-netns`, then `systemctl restart amphora-agent`; or --netns";
         Finding::failure("", why.clone(), mend)
     }]
+}
+
+/// And what of it is ignored.
+fn read_config(path: &Path) -> (Config, Vec<String>) {
+    match AgentConfig::read(path) {
+        Ok((config, ignored)) => {
+            let faults = ignored.iter().map(ToString::to_string).collect();
+            (Config::Read(Box::new(config)), faults)
+        }
+        Err(config::Error::Read(error)) if error.kind() == ErrorKind::NotFound => {
+            (Config::None, Vec::new())
+        }
+        Err(error) => (Config::Bad(error.to_string()), Vec::new()),
+    }
+}
+
+/// What an earlier start has left, or why it cannot be read.
+fn find_pinned(name: Option<&Name>) -> (Option<Found>, Option<String>) {
+    match name.map(Found::open).transpose() {
+        Ok(found) => (found, None),
+        Err(kernel::Error::NotStarted(_)) => (None, None),
+        Err(error) => (None, Some(error.to_string())),
+    }
 }
 
 fn source_ports(found: &Found) -> Option<SourcePorts> {
@@ -214,11 +238,17 @@ fn namespace_of_balancer(
     options: &Options,
     amphora: bool,
     pid: Option<u32>,
-) -> Result<File, String> {
+) -> Result<File, Unseen> {
+    let named = |name: &str| {
+        find(name).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Unseen::Missing(error.to_string()),
+            _ => Unseen::Failed(error.to_string()),
+        })
+    };
     match (&options.netns, amphora) {
-        (Some(name), _) => find(name).map_err(|error| error.to_string()),
-        (None, true) => find(NAMESPACE).map_err(|error| error.to_string()),
-        (None, false) => namespace_of(pid),
+        (Some(name), _) => named(name),
+        (None, true) => named(NAMESPACE),
+        (None, false) => namespace_of(pid).map_err(Unseen::Failed),
     }
 }
 
@@ -255,33 +285,39 @@ fn network(
         }
     };
     interfaces.retain(|interface| is_meant(&interface.name));
-    let attached = recorded.iter().filter_map(|it| match it.standing {
-        Standing::Attached { ifindex, .. } => Some(ifindex),
-        Standing::Missing | Standing::Failed { .. } => None,
-    });
-    let attached = attached.collect();
-    let vips: Vec<_> = record.iter().flat_map(|record| &record.listeners).collect();
-    let vips: Vec<_> = vips.iter().flat_map(|listener| listener.vips.iter().copied()).collect();
-    let of_vips = recorded.first().map_or(VIP_INTERFACE, |it| &it.name);
-    let ours_of =
-        Ours { attached: &attached, vip_interface: topology.ifindex(of_vips), vips: &vips };
-    let (mut ways, mut told) = (Vec::new(), BTreeSet::new());
-    for backend in record.iter().flat_map(|record| &record.backends) {
-        let is_wanted = !matches!(backend.state, State::Leaving | State::Disabled);
-        if is_wanted && told.insert((&backend.member, backend.address)) {
-            let way = topology.hop(backend.address, ours_of).map(drop);
-            ways.push(Way { member: backend.member.clone(), address: backend.address, way });
-        }
-    }
+    let ways = record.map(|record| ways(record, &topology)).unwrap_or_default();
     let (ports, waiting) = (Ports::look(ours), waiting());
     let fitness = name.filter(|_| amphora).map(Fitness::look);
     Ok(Network { interfaces, ports, waiting, ways, fitness })
 }
 
+/// To all members that are wanted, once each.
+fn ways(record: &Record, topology: &Topology) -> Vec<Way> {
+    let attached = record.interfaces.iter().filter_map(|it| match it.standing {
+        Standing::Attached { ifindex, .. } => Some(ifindex),
+        Standing::Missing | Standing::Failed { .. } => None,
+    });
+    let vips = record.listeners.iter().flat_map(|listener| listener.vips.iter().copied());
+    let (attached, vips): (BTreeSet<u32>, Vec<IpAddr>) = (attached.collect(), vips.collect());
+    let of_vips = record.interfaces.first().map_or(VIP_INTERFACE, |it| &it.name);
+    let vip_interface = topology.ifindex(of_vips);
+    let ours = Ours { attached: &attached, vip_interface, vips: &vips };
+    let mut told = BTreeSet::new();
+    let is_wanted = |it: &&Backend| !matches!(it.state, State::Leaving | State::Disabled);
+    let wanted = record.backends.iter().filter(is_wanted);
+    let once = wanted.filter(|it| told.insert((&it.member, it.address)));
+    once.map(|Backend { member, address, .. }| Way {
+        member: member.clone(),
+        address: *address,
+        way: topology.hop(*address, ours).map(drop),
+    })
+    .collect()
+}
+
 #[cfg(test)]
 pub mod tests {
     use agent_api::OnMarkedDown;
-    use agent_api::config::{Destination, HeartbeatEnvelope, Secret, TlsMinimum, Topology};
+    use agent_api::config::{self, Destination, HeartbeatEnvelope, Secret, TlsMinimum};
 
     use super::super::Level;
     use super::super::certificates::{Dates, Whose};
@@ -352,7 +388,7 @@ pub mod tests {
             agent_request_read_timeout_s: 180,
             amphora_id: name.clone(),
             agent_tls_protocol: TlsMinimum::Tls12,
-            loadbalancer_topology: Topology::Single,
+            loadbalancer_topology: config::Topology::Single,
             heartbeat_envelope: HeartbeatEnvelope::Octavia,
             on_marked_down: OnMarkedDown::Keep,
         };
@@ -431,7 +467,8 @@ pub mod tests {
 
     #[test]
     fn namespaces() {
-        let missing = || Err("network namespace amphora-haproxy: none".to_owned());
+        let why = || "network namespace amphora-haproxy: it is said".to_owned();
+        let missing = || Err(Unseen::Missing(why()));
         let mut facts = well();
         facts.network = missing();
         said(&namespace(&facts), &[(Level::Failure, "", "amphora-netns")], "lost");
@@ -439,5 +476,7 @@ pub mod tests {
         said(&namespace(&facts), &[(Level::Note, "", "nothing has been plugged")], "new");
         facts.config = Config::None;
         said(&namespace(&facts), &[(Level::Failure, "", "--netns")], "no amphora");
+        facts.network = Err(Unseen::Failed(why()));
+        said(&namespace(&facts), &[(Level::Warning, "", "cannot be told")], "no right");
     }
 }

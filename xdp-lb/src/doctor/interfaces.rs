@@ -53,7 +53,7 @@ pub struct Cpus {
 }
 
 /// Drivers with native XDP of all the kernels that the program runs on.
-const NATIVE: [&str; 20] = [
+const NATIVE: [&str; 19] = [
     "bnxt_en",
     "ena",
     "hv_netvsc",
@@ -73,7 +73,6 @@ const NATIVE: [&str; 20] = [
     "veth",
     "virtio_net",
     "vif",
-    "vmxnet3",
 ];
 /// What hypervisors emulate, without it.
 const EMULATED: [&str; 6] = ["8139cp", "8139too", "e1000", "e1000e", "ne2k-pci", "pcnet32"];

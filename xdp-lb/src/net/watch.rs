@@ -150,7 +150,8 @@ fn link(message: LinkMessage) -> Link {
     link
 }
 
-fn mode(fact: &LinkXdp) -> Option<Mode> {
+/// How a program is attached, where a fact says so.
+pub fn mode(fact: &LinkXdp) -> Option<Mode> {
     match fact {
         LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware) => Some(Mode::Native),
         LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Mode::Generic),
