@@ -182,12 +182,18 @@ impl<'a> Balancer<'a> {
         self.look(&["top", "--count", "1", "--interval", &seconds.to_string()])
     }
 
-    fn look(&self, arguments: &[&str]) -> Value {
+    /// What a command says of it to a program.
+    pub fn look(&self, arguments: &[&str]) -> Value {
         let output = command(arguments[0], &self.name).args(&arguments[1..]).arg("--json").output();
         let output = output.expect("xdp-lb runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "xdp-lb {}: {said}", arguments.join(" "));
         serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// A command about it, to be started.
+    pub fn command(&self, what: &str) -> Command {
+        command(what, &self.name)
     }
 
     /// A number of a listener in `stats --json`: `/connections`, `/moved/opened`.

@@ -17,6 +17,8 @@ pub mod family;
 pub mod flows;
 pub mod fragment;
 pub mod headers;
+#[cfg(not(target_arch = "bpf"))]
+pub mod hook;
 pub mod icmp;
 pub mod limits;
 #[cfg(not(target_arch = "bpf"))]

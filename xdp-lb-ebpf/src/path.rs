@@ -91,27 +91,38 @@ pub fn frame<T: Tables + Sockets>(
     ingress: u32,
     tables: &T,
 ) -> Result<u32, Reason> {
-    let mut stage = Stage::Known;
-    // More than any frame takes: known, follow, select, open, follow.
-    for _ in 0..8 {
-        let end = match stage {
-            Stage::Known => known(packet, ingress, tables),
-            Stage::Select4 => choose::<V4, T>(packet, ingress, tables, tables),
-            Stage::Select6 => choose::<V6, T>(packet, ingress, tables, tables),
-            Stage::Open4 => open::<V4, T>(packet, ingress, tables),
-            Stage::Open6 => open::<V6, T>(packet, ingress, tables),
-            Stage::Icmp4 => icmp::error::<V4, T>(packet, tables).map_err(Miss::Over),
-            Stage::Icmp6 => icmp::error::<V6, T>(packet, tables).map_err(Miss::Over),
-            Stage::Follow => followed(packet, ingress, tables),
-            Stage::Answer | Stage::Tell => break,
-        };
-        match end {
+    let mut at = Stage::Known;
+    for _ in 0..STAGES_PASSED_MAX {
+        match stage(at, packet, ingress, tables) {
             Ok(egress) => return Ok(egress),
             Err(Miss::Over(reason)) => return Err(reason),
-            Err(Miss::Goes(next)) => stage = next,
+            Err(Miss::Goes(next)) => at = next,
         }
     }
     Err(Reason::StageMissing)
+}
+
+/// More than any frame passes: known, follow, select, open, follow.
+pub const STAGES_PASSED_MAX: usize = 8;
+
+/// One stage of [`frame`].
+pub fn stage<T: Tables + Sockets>(
+    stage: Stage,
+    packet: &mut Packet<'_>,
+    ingress: u32,
+    tables: &T,
+) -> Result<u32, Miss> {
+    match stage {
+        Stage::Known => known(packet, ingress, tables),
+        Stage::Select4 => choose::<V4, T>(packet, ingress, tables, tables),
+        Stage::Select6 => choose::<V6, T>(packet, ingress, tables, tables),
+        Stage::Open4 => open::<V4, T>(packet, ingress, tables),
+        Stage::Open6 => open::<V6, T>(packet, ingress, tables),
+        Stage::Icmp4 => icmp::error::<V4, T>(packet, tables).map_err(Miss::Over),
+        Stage::Icmp6 => icmp::error::<V6, T>(packet, tables).map_err(Miss::Over),
+        Stage::Follow => followed(packet, ingress, tables),
+        Stage::Answer | Stage::Tell => Err(Reason::StageMissing.into()),
+    }
 }
 
 /// Frames of known flows.

@@ -11,6 +11,7 @@ mod maps;
 mod pins;
 mod program;
 mod table;
+mod trial;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -32,6 +33,7 @@ pub use maps::{Maps, total};
 pub use pins::{Pins, mounted};
 use program::Loaded;
 pub use table::{FlowTables, Table};
+pub use trial::{Event, Trial};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-lb.bpf.o"));
 

@@ -23,6 +23,7 @@ use xdp_lb::observe::stats::stats;
 use xdp_lb::observe::status::status;
 use xdp_lb::observe::top::{self, top};
 use xdp_lb::run::{Options, run};
+use xdp_lb::trace::{self, Flags, Protocol, Source, Tuple, trace};
 use xdp_lb::{check, doctor, lock, namespace};
 
 /// A full-NAT load balancer in XDP.
@@ -54,6 +55,8 @@ enum Command {
     Flows(Flows),
     /// Watch rates: of listeners, of the busiest members, of what is not forwarded.
     Top(Top),
+    /// Tell what becomes of a frame, decision by decision, by the live maps; nothing is changed.
+    Trace(Trace),
     /// Show who serves each listener, pool and member, why, and what would change it.
     ///
     /// Of the load balancer that has been started here; with files, what is understood of the
@@ -234,6 +237,41 @@ struct Top {
 }
 
 #[derive(Debug, Args)]
+struct Trace {
+    /// Of a frame that opens a connection; or give --file.
+    #[arg(required_unless_present = "file", conflicts_with = "file", requires = "vip")]
+    protocol: Option<Protocol>,
+    /// Address and port that it comes from.
+    client: Option<SocketAddr>,
+    /// Address and port that it goes to.
+    vip: Option<SocketAddr>,
+    /// TCP flags: of F, S, R, P, A and U.
+    #[arg(long, default_value = "S")]
+    flags: Flags,
+    /// The frames of a capture instead, pcap or pcapng; `-` for the standard input.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// That they come in by [default: as the capture says, else the first].
+    #[arg(long)]
+    interface: Option<String>,
+    /// Take them for sent to our MAC, wherever they were captured.
+    #[arg(long)]
+    readdress: bool,
+    /// So many frames at most.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    /// Have the kernel's program do it too, and compare: it counts, and a flow that it opens is taken
+    /// away again.
+    #[arg(long)]
+    run: bool,
+    /// Network namespace of the load balancer, by name or path [default: the daemon's].
+    #[arg(long)]
+    netns: Option<String>,
+    #[command(flatten)]
+    look: Look,
+}
+
+#[derive(Debug, Args)]
 struct Explain {
     /// Uploaded originals of one load balancer: haproxy.cfg, octavia-keepalivedlvs-*.conf.
     #[arg(conflicts_with = "name")]
@@ -327,6 +365,7 @@ fn start(command: Command) -> Result<()> {
                 done => Ok(done?),
             }
         }
+        Command::Trace(options) => traced(options),
         Command::Explain(Explain { files, which, json, .. }) if files.is_empty() => {
             let name = which.name()?;
             show(&running(&name, &Found::open(&name)?), json)
@@ -344,6 +383,24 @@ fn start(command: Command) -> Result<()> {
         Command::Heartbeat(command) => heartbeats(command),
         Command::Detach(which) => detach(&which.name()?),
     }
+}
+
+fn traced(options: Trace) -> Result<()> {
+    let Trace { protocol, client, vip, flags, file, interface, readdress, limit, run, .. } =
+        options;
+    let source = match (protocol, client, vip, file) {
+        (Some(protocol), Some(client), Some(vip), _) => {
+            Source::Tuple(Tuple { protocol, client, vip, flags })
+        }
+        (_, _, _, Some(file)) => Source::File(file),
+        _ => anyhow::bail!("a protocol, a client and a VIP are needed, or --file"),
+    };
+    if let Some(namespace) = &options.netns {
+        namespace::move_into(namespace)?;
+    }
+    let asked = trace::Options { source, interface, readdress, limit, run };
+    let Look { which, json } = options.look;
+    show(&trace(&which.name()?, &asked, options.netns.is_some())?, json)
 }
 
 fn heartbeats(command: Heartbeat) -> Result<()> {

@@ -6,8 +6,7 @@ use xdp_lb::reset::reset;
 use xdp_lb_ebpf::abi::{Backend, Listener, ListenerKey, NetworkKey};
 use xdp_lb_ebpf::family::Key;
 use xdp_lb_ebpf::memory::Memory;
-use xdp_lb_ebpf::reason::Fate;
-use xdp_lb_ebpf::{Packet, Reason, Tables, answer, path};
+use xdp_lb_ebpf::{Packet, Reason, hook, path};
 
 use super::frames::frame::Mac;
 use super::frames::world::{
@@ -24,30 +23,10 @@ impl Host {
         Self(memory)
     }
 
-    /// As `end` of the program does.
     fn end(&self, by: u32, frame: &mut Vec<u8>) -> Verdict {
-        let reason = match path::frame(&mut Packet::new(frame), by, &self.0) {
-            Ok(egress) if egress == by => return Verdict::Tx,
-            Ok(egress) if self.0.port_macs.contains_key(&egress) => {
-                return Verdict::Redirect(egress);
-            }
-            Ok(_) => Reason::EgressGone,
-            Err(reason) => reason,
-        };
-        self.0.count_reason(reason);
-        match reason.fate() {
-            Fate::Pass => Verdict::Pass,
-            Fate::Drop => Verdict::Drop,
-            Fate::Answer => reply(frame).map_or(Verdict::Drop, |()| Verdict::Tx),
-        }
+        let end = path::frame(&mut Packet::new(frame), by, &self.0);
+        hook::end(end, frame, by, &self.0, |egress| self.0.port_macs.contains_key(&egress)).0
     }
-}
-
-fn reply(frame: &mut Vec<u8>) -> Option<()> {
-    let shape = answer::shape(&Packet::new(frame))?;
-    frame.resize((shape.length - shape.grow) as usize, 0);
-    frame.splice(..0, vec![0; shape.grow as usize]);
-    answer::write(&mut Packet::new(frame), shape)
 }
 
 impl Machine for Host {

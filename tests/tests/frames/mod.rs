@@ -47,12 +47,27 @@ pub enum Step {
 }
 
 impl Step {
-    fn changes_the_world(&self) -> bool {
+    pub fn changes_the_world(&self) -> bool {
         match self {
             Self::Member(..) | Self::Ring(..) | Self::Withdrawn(_) => true,
             Self::Sent(_) | Self::Lost(_) | Self::After(_) | Self::Reset(..) | Self::Socket(..) => {
                 false
             }
+        }
+    }
+
+    /// Does what is not done by a frame.
+    pub fn change(&self, machine: &mut dyn Machine) {
+        match self {
+            Self::Sent(_) | Self::Lost(_) => {}
+            Self::After(seconds) => machine.set_clock(world::NOW_S + seconds),
+            Self::Member(port, member, flags, epoch) => {
+                world::set_member(machine, *port, *member, *flags, *epoch);
+            }
+            Self::Reset(port, member) => world::reset(machine, *port, *member),
+            Self::Ring(port, members) => world::set_ring(machine, *port, members),
+            Self::Withdrawn(port) => world::withdraw(machine, *port),
+            Self::Socket(flow, held) => machine.open_socket(flow, *held),
         }
     }
 }
@@ -154,14 +169,12 @@ impl Row {
                     return Err(format!("\n sent {:?}\n got  {got:?}", Hex(&wire.bytes)));
                 }
             }
-            Step::After(seconds) => machine.set_clock(world::NOW_S + seconds),
-            Step::Member(port, member, flags, epoch) => {
-                world::set_member(machine, *port, *member, *flags, *epoch);
-            }
-            Step::Reset(port, member) => world::reset(machine, *port, *member),
-            Step::Ring(port, members) => world::set_ring(machine, *port, members),
-            Step::Withdrawn(port) => world::withdraw(machine, *port),
-            Step::Socket(flow, held) => machine.open_socket(flow, *held),
+            Step::After(_)
+            | Step::Member(..)
+            | Step::Ring(..)
+            | Step::Reset(..)
+            | Step::Withdrawn(_)
+            | Step::Socket(..) => step.change(machine),
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use xdp_lb_ebpf::Reason;
 use xdp_lb_ebpf::abi::{
     Algorithm, BACKEND_STICKY, BACKEND_UP, Backend, Listener, ListenerKey, NetworkKey,
 };
+pub use xdp_lb_ebpf::hook::Verdict;
 use zerocopy::FromZeros;
 
 use super::frame::{Body, Frame, Mac, Message, SCTP, TCP, UDP};
@@ -184,15 +185,6 @@ pub struct Outcome {
     pub frame: Vec<u8>,
     /// The counters that moved, each as often as it did.
     pub reasons: Vec<Reason>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Pass,
-    Drop,
-    /// Out by the interface it came in by.
-    Tx,
-    Redirect(u32),
 }
 
 /// How far a local socket is with a connection.

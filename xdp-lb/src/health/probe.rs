@@ -20,6 +20,7 @@ use std::time::Duration;
 use agent_api::Probe;
 
 pub use failure::{Failure, Seen};
+pub use sctp::init;
 
 use sctp::Sctp;
 use tls::Tls;

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use etherparse::defrag::{IpDefragPayloadVec, IpDefragPool};
 use etherparse::{EtherType, IpNumber, NetSlice, SlicedPacket, TransportSlice, UdpSlice};
-use pcap_file::pcapng::blocks::interface_description::{
-    InterfaceDescriptionBlock, InterfaceDescriptionOption,
-};
-use pcap_file::pcapng::{Block, PcapNgReader};
-use pcap_file::{DataLink, pcap::PcapReader};
+use pcap_file::DataLink;
+
+use crate::pcap;
 
 /// Bytes of the header of `LINUX_SLL2`, which `tcpdump -i any` writes; its first two are the EtherType.
 const SLL2: usize = 20;
@@ -28,8 +26,8 @@ pub struct Datagram {
 pub enum Error {
     #[error("{0}")]
     Read(#[from] std::io::Error),
-    #[error("packet {number} of the capture: {error}")]
-    Capture { number: usize, error: pcap_file::PcapError },
+    #[error(transparent)]
+    Capture(#[from] pcap::Error),
     #[error("packet {number} of the capture: link type {link:?} is not read")]
     Link { number: usize, link: DataLink },
 }
@@ -37,18 +35,12 @@ pub enum Error {
 /// All datagrams to `port`, in the order of the capture. Fragments are put together; what is not UDP, or
 /// was cut short by the capture, is left out.
 pub fn datagrams(file: &[u8], port: u16) -> Result<Vec<Datagram>, Error> {
+    let Some(frames) = pcap::frames(file) else {
+        return Ok(vec![Datagram { at: None, path: None, bytes: file.to_owned() }]);
+    };
     let mut assembly = Assembly { port, pool: IpDefragPool::new(), found: Vec::new() };
-    match file.first_chunk() {
-        Some([0x0a, 0x0d, 0x0d, 0x0a]) => assembly.pcapng(file)?,
-        Some(
-            [0xd4, 0xc3, 0xb2, 0xa1]
-            | [0xa1, 0xb2, 0xc3, 0xd4]
-            | [0x4d, 0x3c, 0xb2, 0xa1]
-            | [0xa1, 0xb2, 0x3c, 0x4d],
-        ) => assembly.pcap(file)?,
-        Some(_) | None => {
-            return Ok(vec![Datagram { at: None, path: None, bytes: file.to_owned() }]);
-        }
+    for frame in frames? {
+        assembly.frame(frame.number, frame.at, frame.link, &frame.bytes)?;
     }
     Ok(assembly.found)
 }
@@ -60,36 +52,6 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn pcap(&mut self, file: &[u8]) -> Result<(), Error> {
-        let failed = |number| move |error| Error::Capture { number, error };
-        let mut reader = PcapReader::new(file).map_err(failed(0))?;
-        let link = reader.header().datalink;
-        let mut number = 0;
-        while let Some(packet) = reader.next_packet() {
-            number += 1;
-            let packet = packet.map_err(failed(number))?;
-            self.frame(number, packet.timestamp, link, &packet.data)?;
-        }
-        Ok(())
-    }
-
-    fn pcapng(&mut self, file: &[u8]) -> Result<(), Error> {
-        let failed = |number| move |error| Error::Capture { number, error };
-        let mut reader = PcapNgReader::new(file).map_err(failed(0))?;
-        let mut number = 0;
-        while let Some(block) = reader.next_block() {
-            let Block::EnhancedPacket(packet) = block.map_err(failed(number + 1))? else {
-                continue;
-            };
-            number += 1;
-            let packet = packet.into_owned();
-            let Some(interface) = reader.packet_interface(&packet) else { continue };
-            let (link, at) = (interface.linktype, since_1970(packet.timestamp, interface));
-            self.frame(number, at, link, &packet.data)?;
-        }
-        Ok(())
-    }
-
     fn frame(
         &mut self,
         number: usize,
@@ -161,26 +123,6 @@ fn addresses(packet: &SlicedPacket<'_>) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
-/// pcap-file 2.0 takes an interface's ticks for nanoseconds; they are microseconds unless the interface
-/// says otherwise (pcapng, 4.2: `if_tsresol`).
-fn since_1970(ticks: Duration, interface: &InterfaceDescriptionBlock<'_>) -> Duration {
-    let resolution = interface.options.iter().find_map(|option| match option {
-        InterfaceDescriptionOption::IfTsResol(it) => Some(*it),
-        _ => None,
-    });
-    let resolution = resolution.unwrap_or(6);
-    let power = u32::from(resolution & 0x7f);
-    let a_second =
-        if resolution & 0x80 == 0 { 10_u128.checked_pow(power) } else { 1_u128.checked_shl(power) };
-    let a_second = a_second.unwrap_or(u128::MAX);
-    let ticks = ticks.as_nanos();
-    let nanos = (ticks % a_second).saturating_mul(1_000_000_000) / a_second;
-    Duration::new(
-        u64::try_from(ticks / a_second).unwrap_or(u64::MAX),
-        u32::try_from(nanos).unwrap_or(999_999_999),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use std::slice::from_ref;
@@ -189,6 +131,9 @@ mod tests {
     use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
     use pcap_file::pcapng::PcapNgWriter;
     use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+    use pcap_file::pcapng::blocks::interface_description::{
+        InterfaceDescriptionBlock, InterfaceDescriptionOption,
+    };
 
     use super::*;
 
@@ -283,6 +228,9 @@ mod tests {
         assert!(matches!(other, Err(Error::Link { number: 1, link: DataLink::USB_LINUX })));
         let mut torn = pcap(DataLink::ETHERNET, &[whole.clone(), whole]);
         torn.truncate(torn.len() - 1);
-        assert!(matches!(datagrams(&torn, PORT), Err(Error::Capture { number: 2, .. })));
+        assert!(matches!(
+            datagrams(&torn, PORT),
+            Err(Error::Capture(pcap::Error { number: 2, .. }))
+        ));
     }
 }

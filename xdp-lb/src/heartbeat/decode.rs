@@ -1,8 +1,6 @@
 //! `xdp-lb heartbeat decode`: heartbeats of a file, as tables.
 
 use std::fmt::{self, Write};
-use std::fs::File;
-use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -15,10 +13,7 @@ use super::Error;
 use super::capture::{self, Datagram};
 use super::read::{Heartbeat, Reader};
 use crate::observe::{row, table};
-
-/// Bytes of a file that is read: an hour of the heartbeats of 500 amphorae, and no more than fits in
-/// memory beside its content.
-const FILE_MAX: u64 = 1 << 30;
+use crate::pcap;
 
 /// What is in a file.
 #[derive(Debug, Serialize)]
@@ -48,25 +43,10 @@ enum Said {
 /// standard input.
 pub fn decode(file: &Path, port: u16, key: &Secret) -> Result<Decoded, Error> {
     let failed = |error| Error::Capture { file: file.to_owned(), error };
-    let bytes = bytes(file).map_err(|error| failed(error.into()))?;
+    let bytes = pcap::read(file).map_err(|error| failed(error.into()))?;
     let datagrams = capture::datagrams(&bytes, port).map_err(failed)?;
     let mut reader = Reader::new(key.reveal().as_bytes());
     Ok(Decoded(datagrams.into_iter().map(|datagram| found(datagram, &mut reader)).collect()))
-}
-
-fn bytes(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = if file == Path::new("-") {
-        io::stdin().take(FILE_MAX + 1).read_to_end(&mut bytes)
-    } else {
-        File::open(file)?.take(FILE_MAX + 1).read_to_end(&mut bytes)
-    };
-    match read? {
-        length if length as u64 > FILE_MAX => {
-            Err(io::Error::other(format!("it holds more than {FILE_MAX} bytes")))
-        }
-        _ => Ok(bytes),
-    }
 }
 
 fn found(Datagram { at, path, bytes }: Datagram, reader: &mut Reader) -> Found {

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 
 use aya::maps::{DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use xdp_lb_ebpf::abi::{
-    BackendCounters, Listener, ListenerCounters, ListenerKey, Meta, NetworkKey, Sticky, StickyKey,
+    BackendCounters, Fragment, FragmentKey, Listener, ListenerCounters, ListenerKey, Meta,
+    NetworkKey, Sticky, StickyKey,
 };
 use xdp_lb_ebpf::account::{Account, FlowLogs};
 use xdp_lb_ebpf::family::{Slot4, Slot6};
@@ -30,6 +31,9 @@ pub struct Maps {
     pub backend_load: Mapped<Padded32>,
     pub networks: LpmTrie<MapData, [u8; size_of::<NetworkKey>()], u32>,
     pub sticky: HashMap<MapData, [u8; size_of::<StickyKey>()], [u8; size_of::<Sticky>()]>,
+    pub(super) fragments:
+        HashMap<MapData, [u8; size_of::<FragmentKey>()], [u8; size_of::<Fragment>()]>,
+    pub(super) fragment_id: Mapped<Padded32>,
     pub backend_counters: PerCpuArray<MapData, [u8; size_of::<BackendCounters>()]>,
     pub listener_counters: PerCpuArray<MapData, [u8; size_of::<ListenerCounters>()]>,
     pub reasons: PerCpuArray<MapData, u64>,
@@ -56,6 +60,8 @@ impl Maps {
             backend_load: opening.mapped("BACKEND_LOAD")?,
             networks: opening.map("NETWORKS")?,
             sticky: opening.map("STICKY")?,
+            fragments: opening.map("FRAGMENTS")?,
+            fragment_id: opening.mapped("FRAGMENT_ID")?,
             backend_counters: opening.map("BACKEND_COUNTERS")?,
             listener_counters: opening.map("LISTENER_COUNTERS")?,
             reasons: opening.map("REASONS")?,

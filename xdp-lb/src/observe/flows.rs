@@ -130,7 +130,8 @@ fn protocol(number: u8) -> &'static str {
     }
 }
 
-fn word(state: State) -> &'static str {
+/// How far a connection is.
+pub fn word(state: State) -> &'static str {
     let rows = [
         (State::CLOSED, "closed"),
         (State::CLIENT_FIN, "closing"),

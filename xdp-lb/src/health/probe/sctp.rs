@@ -44,6 +44,11 @@ impl Sctp {
     }
 }
 
+/// An INIT from port `ours` to port `theirs`, as one packet of SCTP, its checksum right.
+pub fn init(ours: u16, theirs: u16) -> Vec<u8> {
+    Ends { ours, theirs }.packet(0, &init_chunk(1, [0, 0, 0, 1]))
+}
+
 /// The ports.
 struct Ends {
     ours: u16,
