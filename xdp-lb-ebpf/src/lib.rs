@@ -11,6 +11,7 @@ pub mod abi;
 pub mod account;
 pub mod answer;
 pub mod bench;
+pub mod capture;
 pub mod cell;
 pub mod checksum;
 pub mod family;

@@ -15,6 +15,22 @@ mod sockets;
 #[cfg(target_arch = "bpf")]
 mod xdp;
 
+/// Where a capture sees frames: nowhere in this program. See `capture/main.rs`.
+#[cfg(target_arch = "bpf")]
+mod tap {
+    use aya_ebpf::programs::XdpContext;
+    use xdp_lb_ebpf::Reason;
+
+    #[inline(always)]
+    pub fn before(_: &XdpContext) {}
+
+    /// Returns the action.
+    #[inline(always)]
+    pub fn after(_: &XdpContext, action: u32, _: Option<Reason>, _: u32) -> u32 {
+        action
+    }
+}
+
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

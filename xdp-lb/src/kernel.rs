@@ -11,6 +11,7 @@ mod maps;
 mod pins;
 mod program;
 mod table;
+mod tapped;
 mod trial;
 
 use std::collections::{HashMap, HashSet};
@@ -22,6 +23,7 @@ use aya::EbpfError;
 use aya::maps::{MapError, MapInfo};
 use aya::pin::PinError;
 use aya::programs::ProgramError;
+use aya::programs::links::LinkError;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_PROG_ARRAY};
 use xdp_lb_ebpf::abi::{Meta, VERSION};
 use xdp_lb_ebpf::limits::{FLOWS_MAX, FLOWS_MIN, FLOWS4_DEFAULT, FLOWS6_DEFAULT, STICKY_DEFAULT};
@@ -33,6 +35,7 @@ pub use maps::{Maps, total};
 pub use pins::{Pins, mounted};
 use program::Loaded;
 pub use table::{FlowTables, Table};
+pub use tapped::Tapped;
 pub use trial::{Event, Trial};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-lb.bpf.o"));
@@ -81,6 +84,8 @@ pub enum Error {
     File { path: PathBuf, error: io::Error },
     #[error("{interface}: {}", links::why(.error))]
     Attach { interface: String, error: ProgramError },
+    #[error("{interface}: its link: {}", links::chain(.error))]
+    Link { interface: String, error: LinkError },
     #[error("{interface}: the kernel attached without a link, which cannot be pinned")]
     NoLink { interface: String },
 }
@@ -106,6 +111,7 @@ impl Error {
             | Self::Pin { .. }
             | Self::File { .. }
             | Self::Attach { .. }
+            | Self::Link { .. }
             | Self::NoLink { .. } => false,
         }
     }

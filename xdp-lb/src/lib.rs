@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod balancer;
+pub mod capture;
 pub mod check;
 pub mod child;
 pub mod doctor;

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use xdp_lb::agent::{Setup, agent};
+use xdp_lb::capture::{self, capture};
 use xdp_lb::explain::{self, explain, running};
 use xdp_lb::heartbeat::{self, decode, listen, relay};
 use xdp_lb::kernel::{FrameLog, Pins, Sizes, SourcePorts};
@@ -25,6 +26,7 @@ use xdp_lb::observe::top::{self, top};
 use xdp_lb::run::{Options, run};
 use xdp_lb::trace::{self, Flags, Protocol, Source, Tuple, trace};
 use xdp_lb::{check, doctor, lock, namespace};
+use xdp_lb_ebpf::capture::SNAP_MAX;
 
 /// A full-NAT load balancer in XDP.
 #[derive(Debug, Parser)]
@@ -57,6 +59,9 @@ enum Command {
     Top(Top),
     /// Tell what becomes of a frame, decision by decision, by the live maps; nothing is changed.
     Trace(Trace),
+    /// Write frames as they come and as they leave, with their verdict, as pcapng: what `tcpdump` cannot
+    /// see.
+    Capture(Capture),
     /// Show who serves each listener, pool and member, why, and what would change it.
     ///
     /// Of the load balancer that has been started here; with files, what is understood of the
@@ -272,6 +277,31 @@ struct Trace {
 }
 
 #[derive(Debug, Args)]
+struct Capture {
+    #[command(flatten)]
+    which: Which,
+    /// Where to; `-` for the standard output.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+    /// End after so many frames.
+    #[arg(long, default_value_t = 1000)]
+    count: u64,
+    /// End after so many seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Bytes to keep of a frame.
+    #[arg(long, value_name = "BYTES", default_value_t = SNAP_MAX)]
+    #[arg(value_parser = clap::value_parser!(u32).range(14..=i64::from(SNAP_MAX)))]
+    snap: u32,
+    /// Frames from this client or to it, and no others.
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
+    /// Frames of this listener's connections, and no others.
+    #[arg(long, value_name = "ID")]
+    listener: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct Explain {
     /// Uploaded originals of one load balancer: haproxy.cfg, octavia-keepalivedlvs-*.conf.
     #[arg(conflicts_with = "name")]
@@ -366,6 +396,7 @@ fn start(command: Command) -> Result<()> {
             }
         }
         Command::Trace(options) => traced(options),
+        Command::Capture(options) => captured(options),
         Command::Explain(Explain { files, which, json, .. }) if files.is_empty() => {
             let name = which.name()?;
             show(&running(&name, &Found::open(&name)?), json)
@@ -401,6 +432,16 @@ fn traced(options: Trace) -> Result<()> {
     let asked = trace::Options { source, interface, readdress, limit, run };
     let Look { which, json } = options.look;
     show(&trace(&which.name()?, &asked, options.netns.is_some())?, json)
+}
+
+fn captured(options: Capture) -> Result<()> {
+    let Capture { which, file, count, seconds, snap, client, listener } = options;
+    let asked = capture::Options { file, count, seconds, snap, client, listener };
+    let begun = || eprintln!("xdp-lb: capturing {count} frames at most, {seconds} seconds at most");
+    let capture::Captured { frames, lost, replaced } = capture(&which.name()?, &asked, begun)?;
+    eprintln!("xdp-lb: {frames} frames captured, {lost} lost");
+    anyhow::ensure!(!replaced, "the load balancer runs another program now: begin anew");
+    Ok(())
 }
 
 fn heartbeats(command: Heartbeat) -> Result<()> {

@@ -1,4 +1,5 @@
-//! The XDP program, built into `target/bpf/xdp-lb.bpf.o`, and the driver of its bench beside it.
+//! The XDP program, built into `target/bpf/xdp-lb.bpf.o`, and beside it what captures its frames, and the
+//! driver of its bench.
 
 use std::{env, ffi::OsString, fs, os::unix, path::Path};
 
@@ -14,8 +15,11 @@ use crate::{
 const TARGET: &str = "bpfel-unknown-none";
 
 /// What cargo calls them, and the objects they become.
-const PROGRAMS: [(&str, &str); 2] =
-    [("xdp-lb-program", "xdp-lb.bpf.o"), ("bench-driver", "bench-driver.bpf.o")];
+const PROGRAMS: [(&str, &str); 3] = [
+    ("xdp-lb-program", "xdp-lb.bpf.o"),
+    ("xdp-lb-capture", "capture.bpf.o"),
+    ("bench-driver", "bench-driver.bpf.o"),
+];
 
 #[derive(Args, Default)]
 pub struct Options {

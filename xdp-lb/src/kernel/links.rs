@@ -67,6 +67,14 @@ pub fn attach(
     Ok(Attached::New { mode, refused })
 }
 
+/// Puts a program in the place of whichever runs on an interface that has a link, in one step.
+pub fn replace(program: &mut Xdp, pins: &Pins, interface: &str) -> Result<(), Error> {
+    let not_ours = |error| Error::Link { interface: interface.to_owned(), error };
+    let link = PinnedLink::from_pin(pins.link(interface)).map_err(not_ours)?;
+    let link = XdpLink::try_from(FdLink::from(link)).map_err(not_ours)?;
+    update(program, link).map_err(|error| Error::Attach { interface: interface.to_owned(), error })
+}
+
 /// Takes the program off an interface.
 pub fn detach(pins: &Pins, interface: &str) -> Result<(), Error> {
     remove(&pins.link(interface))
@@ -86,10 +94,15 @@ fn take_over(program: &mut Xdp, pin: &Path, ifindex: u32) -> Result<bool, Progra
     let Ok(link) = XdpLink::try_from(link) else {
         return Ok(false);
     };
+    update(program, link)?;
+    Ok(true)
+}
+
+fn update(program: &mut Xdp, link: XdpLink) -> Result<(), ProgramError> {
     let id = program.attach_to_link(link)?;
     // Dropping what is taken closes the descriptor; the pin keeps the link.
     program.take_link(id)?;
-    Ok(true)
+    Ok(())
 }
 
 /// The interface of one of our open links, as `/proc` tells it: aya reads the rest of the kernel's

@@ -47,29 +47,46 @@ pub fn load(
     meta: &Meta,
     frame_log: Option<FrameLog>,
 ) -> Result<Loaded, Error> {
-    let mut object = object(pins, entries, meta, frame_log)?;
-    for (_, name) in NAMES {
-        let loaded = xdp(&mut object, name)?.load();
-        loaded.map_err(|error| Error::Refused { program: name, error })?;
-    }
+    let mut object = object(OBJECT, pins, entries, meta, frame_log)?;
+    let stages = load_stages(&mut object, pins)?;
     if frame_log.is_some() {
         frame_log::follow(&mut object).map_err(Error::FrameLog)?;
     }
-    let id = xdp(&mut object, FIRST)?.info()?.id();
-    let stages = pin_stages(&mut object, pins, id)?;
 
     // Pinned beside the old one, then renamed over it: the path always names a program.
     let (next, path) = (pins.map("program_next"), pins.program());
     if next.exists() {
         fs::remove_file(&next).map_err(|error| Error::File { path: next.clone(), error })?;
     }
-    let first = xdp(&mut object, FIRST)?;
+    let first = first(&mut object)?;
     first.pin(&next).map_err(|error| Error::Pin { path: next.clone(), error })?;
     fs::rename(&next, &path).map_err(|error| Error::File { path: path.clone(), error })?;
     Ok(Loaded { program: Xdp::from_pin(&path, XdpAttachType::Interface)?, stages })
 }
 
-fn object(
+/// Loads all stages of an object, and pins the array through which they reach each other: its name.
+pub fn load_stages(object: &mut Ebpf, pins: &Pins) -> Result<String, Error> {
+    for (_, name) in NAMES {
+        load_one(object, name)?;
+    }
+    let id = first(object)?.info()?.id();
+    pin_stages(object, pins, id)
+}
+
+pub fn load_one<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
+    let program = xdp(object, name)?;
+    program.load().map_err(|error| Error::Refused { program: name, error })?;
+    Ok(program)
+}
+
+/// The program that every frame meets first.
+pub fn first(object: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
+    xdp(object, FIRST)
+}
+
+/// An object on the pinned maps; those of `entries` that are missing are made and pinned.
+pub fn object(
+    bytes: &[u8],
     pins: &Pins,
     entries: &HashMap<String, u32>,
     meta: &Meta,
@@ -93,7 +110,7 @@ fn object(
         .override_global("HASH_SEED1", &meta.seed1, true)
         .override_global("SNAT_LOW", &low, true)
         .override_global("SNAT_SPAN", &span, true)
-        .load(OBJECT)?;
+        .load(bytes)?;
     Ok(object)
 }
 
