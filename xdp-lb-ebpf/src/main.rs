@@ -6,6 +6,19 @@ fn main() {
     eprintln!("this is a BPF program: build it with `cargo xtask build-ebpf`");
 }
 
+// Where a capture sees frames (`capture/main.rs`): nowhere in this program. Macros, so that what is compiled is
+// what it would be without.
+#[cfg(target_arch = "bpf")]
+macro_rules! tap_before {
+    ($ctx:expr) => {};
+}
+#[cfg(target_arch = "bpf")]
+macro_rules! tap_after {
+    ($ctx:expr, $action:expr, $reason:expr, $egress:expr) => {
+        $action
+    };
+}
+
 #[cfg(target_arch = "bpf")]
 mod log;
 #[cfg(target_arch = "bpf")]
@@ -14,22 +27,6 @@ mod maps;
 mod sockets;
 #[cfg(target_arch = "bpf")]
 mod xdp;
-
-/// Where a capture sees frames: nowhere in this program. See `capture/main.rs`.
-#[cfg(target_arch = "bpf")]
-mod tap {
-    use aya_ebpf::programs::XdpContext;
-    use xdp_lb_ebpf::Reason;
-
-    #[inline(always)]
-    pub fn before(_: &XdpContext) {}
-
-    /// Returns the action.
-    #[inline(always)]
-    pub fn after(_: &XdpContext, action: u32, _: Option<Reason>, _: u32) -> u32 {
-        action
-    }
-}
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

@@ -12,11 +12,10 @@ use xdp_lb_ebpf::{Packet, Reason, Tables, answer, icmp};
 use crate::log::{self, Told};
 use crate::maps::{Maps, PORTS, STAGES};
 use crate::sockets::OwnSockets;
-use crate::tap;
 
 #[xdp]
 pub fn xdp_lb(ctx: XdpContext) -> u32 {
-    tap::before(&ctx);
+    tap_before!(&ctx);
     end(&ctx, path::known(&mut packet(&ctx), ingress(&ctx), &Maps))
 }
 
@@ -67,8 +66,12 @@ fn opened<F: Told>(ctx: &XdpContext, end: Result<u32, Miss>) -> u32 {
 /// The reason for the answer is counted already.
 #[xdp]
 pub fn xdp_lb_answer(ctx: XdpContext) -> u32 {
-    let action = reply(&ctx).map_or(XDP_DROP, |()| XDP_TX);
-    tap::after(&ctx, action, Some(Reason::NoMember), ingress(&ctx))
+    tap_after!(
+        &ctx,
+        reply(&ctx).map_or(XDP_DROP, |()| XDP_TX),
+        Some(Reason::NoMember),
+        ingress(&ctx)
+    )
 }
 
 /// Of its own, for the stack that it takes.
@@ -88,9 +91,9 @@ fn ingress(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 fn end(ctx: &XdpContext, end: Result<u32, Miss>) -> u32 {
     let reason = match end {
-        Ok(egress) if egress == ingress(ctx) => return tap::after(ctx, XDP_TX, None, egress),
+        Ok(egress) if egress == ingress(ctx) => return tap_after!(ctx, XDP_TX, None, egress),
         Ok(egress) => match PORTS.redirect(egress, 0) {
-            Ok(action) => return tap::after(ctx, action, None, egress),
+            Ok(action) => return tap_after!(ctx, action, None, egress),
             Err(_) => Reason::EgressGone,
         },
         Err(Miss::Goes(stage)) => return go(ctx, stage),
@@ -107,8 +110,8 @@ fn end(ctx: &XdpContext, end: Result<u32, Miss>) -> u32 {
 #[inline(always)]
 fn over(ctx: &XdpContext, reason: Reason) -> u32 {
     match reason.fate() {
-        Fate::Pass => tap::after(ctx, XDP_PASS, Some(reason), 0),
-        Fate::Drop => tap::after(ctx, XDP_DROP, Some(reason), 0),
+        Fate::Pass => tap_after!(ctx, XDP_PASS, Some(reason), 0),
+        Fate::Drop => tap_after!(ctx, XDP_DROP, Some(reason), 0),
         Fate::Answer => go(ctx, Stage::Answer),
     }
 }
@@ -118,7 +121,7 @@ fn go(ctx: &XdpContext, stage: Stage) -> u32 {
     // SAFETY: nothing of this program is used after the call, which returns only if it failed.
     unsafe { STAGES.tail_call(ctx, stage as u32) };
     Maps.count_reason(Reason::StageMissing);
-    tap::after(ctx, XDP_DROP, Some(Reason::StageMissing), 0)
+    tap_after!(ctx, XDP_DROP, Some(Reason::StageMissing), 0)
 }
 
 #[inline(always)]

@@ -7,6 +7,22 @@ fn main() {
     eprintln!("this is a BPF program: build it with `cargo xtask build-ebpf`");
 }
 
+/// Keeps a frame as it came.
+#[cfg(target_arch = "bpf")]
+macro_rules! tap_before {
+    ($ctx:expr) => {
+        $crate::tap::before($ctx)
+    };
+}
+/// Tells of a frame: the action, the reason if it is not sent on, and by which interface it is. Comes to the
+/// action.
+#[cfg(target_arch = "bpf")]
+macro_rules! tap_after {
+    ($ctx:expr, $action:expr, $reason:expr, $egress:expr) => {
+        $crate::tap::after($ctx, $action, $reason, $egress)
+    };
+}
+
 #[cfg(target_arch = "bpf")]
 #[path = "../log.rs"]
 mod log;
