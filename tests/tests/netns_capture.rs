@@ -174,6 +174,10 @@ fn netns_capture_ends_at_any_time() {
     http_get_all(&lab);
 
     let told = start(&balancer);
+    let second =
+        balancer.command("capture").arg("--file").arg(folder.path().join("second")).output();
+    let said = String::from_utf8(second.unwrap().stderr).unwrap();
+    assert!(said.contains("another capture"), "{said}");
     http_get_all(&lab);
     kill(Pid::from_raw(told.0.id() as i32), Signal::SIGTERM).unwrap();
     assert!(told.frames(&file).len() > 2 * 2 * 6, "of two connections, each frame twice");

@@ -6,7 +6,7 @@
 
 mod write;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -58,6 +58,8 @@ pub enum Error {
     Call { what: &'static str, errno: Errno },
     #[error("{}: {error}", .path.display())]
     File { path: PathBuf, error: io::Error },
+    #[error("another capture of {0} is under way")]
+    Busy(Name),
     #[error("pcapng is not for a terminal: name a file (--file), or pipe it on")]
     Terminal,
     #[error("there is no listener {0} that XDP serves")]
@@ -76,10 +78,11 @@ pub struct Captured {
     pub replaced: bool,
 }
 
-/// Captures until `options` say that it is enough, or SIGINT or SIGTERM, which this thread no longer gets
-/// otherwise. `begun` is told when it sees frames.
+/// Captures until `options` say that it is enough, or SIGINT, SIGTERM or SIGHUP does, which end this thread
+/// no longer otherwise. `begun` is told when it sees frames.
 pub fn capture(name: &Name, options: &Options, begun: impl FnOnce()) -> Result<Captured, Error> {
     let pins = Pins::of(name);
+    let _only = only(name)?;
     let record = Record::read(&lock::run_file(name, "json")).unwrap_or_default();
     let wanted = wanted(options, &record)?;
     let mut out = out(&options.file)?;
@@ -93,13 +96,13 @@ pub fn capture(name: &Name, options: &Options, begun: impl FnOnce()) -> Result<C
     begun();
 
     let end = Instant::now() + Duration::from_secs(options.seconds);
-    let (mut replaced, mut told) = (false, false);
-    while writer.frames < options.count && !replaced && !told {
+    let (mut replaced, mut ended) = (false, false);
+    while writer.frames < options.count && !replaced && !ended {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;
         }
-        told = wait(&tapped, &signals, left.min(TURN))?;
+        ended = wait(&tapped, &signals, left.min(TURN))?;
         while writer.frames < options.count
             && let Some(seen) = tapped.seen.next()
         {
@@ -117,6 +120,18 @@ pub fn capture(name: &Name, options: &Options, begun: impl FnOnce()) -> Result<C
     Ok(Captured { frames: writer.frames, lost: tapped.lost()?, replaced })
 }
 
+/// One at a time: each puts back what was there before all. Held until it is dropped, or the process ends.
+fn only(name: &Name) -> Result<File, Error> {
+    let path = lock::run_file(name, "capture");
+    let failed = |error| Error::File { path: path.clone(), error };
+    let file = File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Busy(name.clone())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
 /// Id of the load balancer's own program.
 fn program(pins: &Pins) -> Result<u32, ProgramError> {
     Ok(Xdp::from_pin(pins.program(), XdpAttachType::Interface)?.info()?.id())
@@ -124,8 +139,9 @@ fn program(pins: &Pins) -> Result<u32, ProgramError> {
 
 fn signals() -> nix::Result<SignalFd> {
     let mut ends = SigSet::empty();
-    ends.add(Signal::SIGINT);
-    ends.add(Signal::SIGTERM);
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        ends.add(signal);
+    }
     ends.thread_block()?;
     SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC)
 }

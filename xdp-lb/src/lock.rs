@@ -100,7 +100,7 @@ pub fn names() -> Result<Vec<Name>, Error> {
 
 /// Removes the files of a load balancer that is no more. By whom holds its lock.
 pub fn forget(name: &Name) -> Result<(), Error> {
-    for extension in ["json", "lock", "expected", "health"] {
+    for extension in ["json", "lock", "expected", "health", "capture"] {
         let path = run_file(name, extension);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -435,6 +435,7 @@ fn traced(options: Trace) -> Result<()> {
 }
 
 fn captured(options: Capture) -> Result<()> {
+    log_to_stderr();
     let Capture { which, file, count, seconds, snap, client, listener } = options;
     let asked = capture::Options { file, count, seconds, snap, client, listener };
     let begun = || eprintln!("xdp-lb: capturing {count} frames at most, {seconds} seconds at most");

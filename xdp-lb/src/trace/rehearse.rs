@@ -47,6 +47,7 @@ pub fn rehearse(trial: &Trial<'_>, names: &Names<'_>, ingress: u32, frame: &[u8]
     let mut telling = Telling {
         trial,
         names,
+        open_to_all: false,
         opens: false,
         told: Rehearsed {
             steps: Vec::new(),
@@ -74,6 +75,8 @@ pub fn rehearse(trial: &Trial<'_>, names: &Names<'_>, ingress: u32, frame: &[u8]
 struct Telling<'a> {
     trial: &'a Trial<'a>,
     names: &'a Names<'a>,
+    /// The listener asks nobody where he is from.
+    open_to_all: bool,
     /// The path has opened a flow.
     opens: bool,
     told: Rehearsed,
@@ -186,6 +189,9 @@ impl Telling<'_> {
                 Event::Stuck(key, _) => self.told.stuck = (!held_before).then_some(key),
                 Event::Chosen(choice) => {
                     self.told.backend = Some(choice.backend);
+                    if self.open_to_all {
+                        self.say("networks", "all are allowed");
+                    }
                     self.chosen(choice.backend, held);
                 }
                 Event::Fragment(None) => self.say("fragment", "its first has not been seen"),
@@ -220,9 +226,7 @@ impl Telling<'_> {
             let _ = write!(says, ", clients keep their member for {persists} s");
         }
         self.say("listener", says);
-        if listener.restricted == 0 {
-            self.say("networks", "all are allowed");
-        }
+        self.open_to_all = listener.restricted == 0;
     }
 
     fn chosen(&mut self, backend: u32, held: Option<u32>) {
