@@ -19,6 +19,7 @@ pub mod ids;
 pub mod keepalived;
 pub mod kernel;
 pub mod lock;
+pub mod manual;
 pub mod memory;
 pub mod moved;
 pub mod namespace;

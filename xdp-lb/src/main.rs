@@ -10,7 +10,8 @@ use std::time::Duration;
 use agent_api::config::Secret;
 use agent_api::{Name, Paths};
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use xdp_lb::agent::{Setup, agent};
@@ -25,7 +26,7 @@ use xdp_lb::observe::status::status;
 use xdp_lb::observe::top::{self, top};
 use xdp_lb::run::{Options, run};
 use xdp_lb::trace::{self, Flags, Protocol, Source, Tuple, trace};
-use xdp_lb::{check, doctor, lock, namespace};
+use xdp_lb::{check, doctor, lock, manual, namespace};
 use xdp_lb_ebpf::capture::SNAP_MAX;
 
 /// A full-NAT load balancer in XDP.
@@ -78,6 +79,10 @@ enum Command {
     Heartbeat(Heartbeat),
     /// Take the program off its interfaces and drop everything, the flows too.
     Detach(Which),
+    /// Print the script by which a shell completes these commands; packages have it in its place.
+    Completions(Completions),
+    /// Write pages for man(1), one for each command; packages have them in their place.
+    Man(Man),
 }
 
 #[derive(Debug, Subcommand)]
@@ -338,6 +343,17 @@ struct Doctor {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct Completions {
+    shell: Shell,
+}
+
+#[derive(Debug, Args)]
+struct Man {
+    /// Where to; made if it is not there.
+    folder: PathBuf,
+}
+
 /// Which load balancer.
 #[derive(Debug, Args)]
 struct Which {
@@ -413,6 +429,12 @@ fn start(command: Command) -> Result<()> {
         }
         Command::Heartbeat(command) => heartbeats(command),
         Command::Detach(which) => detach(&which.name()?),
+        Command::Completions(Completions { shell }) => {
+            Ok(std::io::stdout().write_all(&manual::completions(shell, Cli::command()))?)
+        }
+        Command::Man(Man { folder }) => std::fs::create_dir_all(&folder)
+            .and_then(|()| manual::pages(Cli::command(), &folder))
+            .with_context(|| folder.display().to_string()),
     }
 }
 
