@@ -6,10 +6,13 @@ mod ci;
 mod compiler;
 mod demo;
 mod fuzz;
+mod image;
 mod linker;
 mod octavia;
+mod package;
 mod packages;
 mod process;
+mod python;
 mod releases;
 mod setup;
 mod test;
@@ -36,6 +39,10 @@ enum Task {
     Lab(demo::Lab),
     /// Real Octavia on this machine, whose load balancers run on xdp-lb; `octavia help` tells more
     Octavia(octavia::Options),
+    /// Make the Debian package, xdp-lb_<version>_<architecture>.deb, in target/
+    Package(package::Options),
+    /// Make an image for amphorae, with diskimage-builder; xdp-lb/elements/README.md tells how to use it
+    Image(image::Options),
     /// Fuzz what comes over the wire: uploads, bodies, the agent's configuration, envelopes
     Fuzz(fuzz::Options),
     /// Check format, lints and documentation, then test
@@ -51,6 +58,8 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Lab(task) => demo::lab(&task),
         Task::Octavia(options) => octavia::run(&options),
+        Task::Package(options) => package::run(&options),
+        Task::Image(options) => image::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Ci(options) => ci::run(&options),
     };

@@ -30,7 +30,7 @@ struct Tool {
     purposes: &'static [Purpose],
 }
 
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 19] = [
     tool("ip", "iproute2", &[Test, Demo, Bench, Octavia]),
     tool("ethtool", "ethtool", &[Test, Demo, Bench, Octavia]),
     tool("bpftool", "bpftool", &[Test, Demo, Bench, Octavia]),
@@ -42,6 +42,11 @@ const TOOLS: [Tool; 15] = [
     tool("mariadbd", "mariadb-server", &[Test, Octavia]),
     tool("rsyslogd", "rsyslog", &[Test, Octavia]),
     tool("ping", "iputils-ping", &[Test, Demo, Octavia]),
+    tool("debootstrap", "debootstrap", &[Test]),
+    tool("lintian", "lintian", &[Test]),
+    tool("shellcheck", "shellcheck", &[Test]),
+    // With the provider whose options the Vagrantfile has.
+    tool("vagrant", "vagrant-libvirt", &[Test]),
     tool("ipvsadm", "ipvsadm", &[Octavia]),
     tool("curl", "curl", &[Demo, Octavia]),
     tool("tcpdump", "tcpdump", &[Demo, Octavia]),
@@ -148,6 +153,10 @@ mod tests {
                     "mariadbd",
                     "rsyslogd",
                     "ping",
+                    "debootstrap",
+                    "lintian",
+                    "shellcheck",
+                    "vagrant",
                 ],
             ),
             ("bench", &[Bench], &["ip", "ethtool", "bpftool", "nft", "haproxy", "iperf3"]),
