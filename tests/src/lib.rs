@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod balancer;
 pub mod clients;
+pub mod container;
 pub mod door;
 pub mod flood;
 mod http;
@@ -15,5 +16,6 @@ pub mod pki;
 pub mod servers;
 pub mod show;
 pub mod signals;
+pub mod system;
 pub mod unit;
 pub mod uploads;

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::api;
-use super::stack::{self, Stack};
+use super::stack::Stack;
+use crate::container;
 
 /// Of the agent's processes, in KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +46,11 @@ impl<'a> Amphora<'a> {
 
     /// Runs a command inside that must succeed; what it prints.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        stack::output(&mut stack::inside(self.stack.amphora_pid(&self.id)?, program, arguments))
+        container::output(&mut container::inside(
+            self.stack.amphora_pid(&self.id)?,
+            program,
+            arguments,
+        ))
     }
 
     /// The machine is gone, from one moment to the next.

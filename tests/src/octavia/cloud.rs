@@ -11,7 +11,8 @@ use openssl::ssl::{SslAcceptor, SslMethod};
 use serde_json::{Value, json};
 
 use super::api;
-use super::stack::{self, LOOK, Stack};
+use super::stack::Stack;
+use crate::container::{self, LOOK};
 use crate::http::Head;
 use crate::lab::{Host, Netns};
 use crate::pki::{Authority, Kind};
@@ -180,12 +181,12 @@ impl Cloud {
     /// Whether nothing of a load balancer is left: no container, no interface, no namespace.
     pub fn is_bare(&self) -> Result<()> {
         let units = ["list-units", "--plain", "--no-legend", "amphora-*"];
-        let amphorae = stack::output(&mut self.stack.command("systemctl", &units))?;
+        let amphorae = container::output(&mut self.stack.command("systemctl", &units))?;
         ensure!(amphorae.is_empty(), "there are still {amphorae}");
         let links = self.stack.netns.run("ip", &["-brief", "link", "show", "type", "veth"])?;
         let taps: Vec<_> = links.lines().filter(|line| line.starts_with("tap")).collect();
         ensure!(taps.is_empty(), "there are still {taps:?}");
-        let names = stack::output(&mut self.stack.command("ip", &["netns", "list"]))?;
+        let names = container::output(&mut self.stack.command("ip", &["netns", "list"]))?;
         ensure!(names.is_empty(), "there are still {names}");
         Ok(())
     }

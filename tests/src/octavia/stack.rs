@@ -2,7 +2,7 @@
 //! is a container again. `tests/octavia/stack/README.md` says what is real and what is not.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::{env, process};
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Uid;
 
+use crate::container::{self, LOOK, child_of, inside, output};
 use crate::lab::{self, Netns};
 use crate::pki::{Authority, Kind};
 use crate::{octavia, signals, unit};
@@ -23,10 +24,6 @@ use crate::{octavia, signals, unit};
 const PREFIX: &str = "xdp-lb-octavia-";
 /// For all of the control plane to be there; a minute of two busy processors was seen.
 const UP_MAX: Duration = Duration::from_secs(180);
-/// For a killed container's processes to be gone.
-const DOWN_MAX: Duration = Duration::from_secs(20);
-/// Between two looks at what tells nobody when it changes.
-pub const LOOK: Duration = Duration::from_millis(50);
 
 /// What the stock amphora has of Octavia's programs.
 const STOCK_PROGRAMS: [&str; 5] = [
@@ -73,7 +70,7 @@ impl Stack {
     pub fn start(directory: &Path, options: &Options<'_>) -> Result<Self> {
         ensure!(Uid::effective().is_root(), "containers need root");
         ensure!(!directory.exists(), "{} is there already", directory.display());
-        let cgroup = cgroup(directory)?;
+        let cgroup = container::cgroup(directory)?;
         // Goes again, with all that was begun, when something here fails.
         let begun = Begun { directory, cgroup: &cgroup };
         write_state(directory, options)?;
@@ -97,13 +94,13 @@ impl Stack {
         let Ok(boot) = fs::read_to_string(directory.join("pid")) else { return Ok(None) };
         let Some(pid) = child_of(boot.trim()) else { return Ok(None) };
         let netns = Netns::of(pid)?;
-        let cgroup = cgroup(directory)?;
+        let cgroup = container::cgroup(directory)?;
         Ok(Some(Self { directory: directory.to_owned(), netns, pid, cgroup, stands: true }))
     }
 
     /// Ends the one of `directory`, whatever is left of it.
     pub fn down(directory: &Path) -> Result<()> {
-        remove(directory, &cgroup(directory)?)
+        remove(directory, &container::cgroup(directory)?)
     }
 
     /// The container's file system, as seen from outside.
@@ -212,25 +209,6 @@ impl Drop for Begun<'_> {
     }
 }
 
-/// A command in all the namespaces of a process.
-pub fn inside(pid: i32, program: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--target={pid}"));
-    command.args([
-        "--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--wdns=/", "--", program,
-    ]);
-    command.args(arguments);
-    command
-}
-
-/// What a command prints that must succeed.
-pub fn output(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().context("it does not start")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}", said.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// Removes those of processes that are no more.
 fn sweep() -> Result<()> {
     for entry in fs::read_dir(env::temp_dir())?.flatten() {
@@ -294,19 +272,6 @@ fn write_certificates(certs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where the container's processes are, and nobody else's: by it they are found, and killed.
-fn cgroup(directory: &Path) -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts")?;
-    let root = mounts.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let (at, kind) = (words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(at))
-    });
-    let root =
-        root.context("there is no cgroup v2 hierarchy: mount -t cgroup2 cgroup2 DIRECTORY")?;
-    Ok(root.join(directory.display().to_string().trim_start_matches('/').replace('/', "-")))
-}
-
 fn boot(directory: &Path, cgroup: &Path) -> Result<Child> {
     if !cgroup.exists() {
         fs::create_dir(cgroup).with_context(|| cgroup.display().to_string())?;
@@ -355,35 +320,12 @@ fn wait(directory: &Path, boot: &mut Child) -> Result<(i32, Netns)> {
     bail!("Octavia is not up after {} s:\n{}", UP_MAX.as_secs(), log("octavia.log"))
 }
 
-/// The only child of a process that has one.
-fn child_of(pid: &str) -> Option<i32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.trim().parse().ok()
-}
-
 fn remove(directory: &Path, cgroup: &Path) -> Result<()> {
-    if cgroup.exists() {
-        fs::write(cgroup.join("cgroup.kill"), "1")?;
-        let began = Instant::now();
-        while let Err(error) = remove_cgroups(cgroup) {
-            ensure!(began.elapsed() < DOWN_MAX, "{} cannot be removed: {error}", cgroup.display());
-            thread::sleep(LOOK);
-        }
-    }
+    container::remove_cgroup(cgroup)?;
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| directory.display().to_string())
         }
         _ => Ok(()),
     }
-}
-
-/// Innermost first: only what is empty can go.
-fn remove_cgroups(cgroup: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(cgroup)?.flatten() {
-        if entry.file_type()?.is_dir() {
-            remove_cgroups(&entry.path())?;
-        }
-    }
-    fs::remove_dir(cgroup)
 }

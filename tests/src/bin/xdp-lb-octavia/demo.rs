@@ -13,12 +13,13 @@ use openssl::x509::{X509, X509NameRef};
 use serde_json::json;
 use xdp_lb_tests::balancer::beside;
 use xdp_lb_tests::clients::{self, Connections, Outcome, TIMEOUT};
+use xdp_lb_tests::container;
 use xdp_lb_tests::lab::Family::V4;
 use xdp_lb_tests::octavia::STACKS;
 use xdp_lb_tests::octavia::amphora::Amphora;
 use xdp_lb_tests::octavia::balancer::{Listener, LoadBalancer, Run, everybody, member};
 use xdp_lb_tests::octavia::cloud::{self, Cloud, HTTP, Image, MEMBERS, Topology, eventually};
-use xdp_lb_tests::octavia::stack::{self, Options, Stack};
+use xdp_lb_tests::octavia::stack::{Options, Stack};
 use xdp_lb_tests::show::{self, bold, dim, good, heading, line, progress};
 use xdp_lb_tests::signals::{catch_signals, check, interrupted};
 
@@ -166,7 +167,7 @@ fn amphorae(cloud: &Cloud) -> Result<()> {
 /// What the agent shows to who connects.
 fn certificate(cloud: &Cloud, amphora: &Amphora<'_>) -> Result<()> {
     let words = format!("openssl s_client -connect {}:9443 -cert {CLIENT}", amphora.address);
-    let printed = stack::output(&mut command(cloud, &words))?;
+    let printed = container::output(&mut command(cloud, &words))?;
     let certificate = X509::from_pem(printed.as_bytes()).context("the agent's certificate")?;
     let left = Asn1Time::days_from_now(0)?.diff(certificate.not_after())?.days;
     let subject = common_name(certificate.subject_name())?;

@@ -13,8 +13,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser};
 use xdp_lb_tests::balancer::beside;
+use xdp_lb_tests::container;
 use xdp_lb_tests::octavia::STACKS;
-use xdp_lb_tests::octavia::stack::{self, Options, Stack};
+use xdp_lb_tests::octavia::stack::{Options, Stack};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask octavia", bin_name = "cargo xtask octavia", about)]
@@ -84,7 +85,7 @@ fn main() -> Result<()> {
         Task::Amphora { id, command } => {
             let pid = standing()?.amphora_pid(&id)?;
             let words: Vec<_> = command.iter().map(String::as_str).collect();
-            become_command(&mut stack::inside(pid, words[0], &words[1..]))
+            become_command(&mut container::inside(pid, words[0], &words[1..]))
         }
         Task::Demo => demo::run(),
         Task::Compare(options) => compare::run(&options),

@@ -7,9 +7,9 @@ use std::process::Command;
 use anyhow::Result;
 use comfy_table::{Table, presets};
 use serde_json::Value;
+use xdp_lb_tests::container;
 use xdp_lb_tests::octavia::amphora::Amphora;
 use xdp_lb_tests::octavia::cloud::Cloud;
-use xdp_lb_tests::octavia::stack;
 use xdp_lb_tests::show::{self, line};
 use xdp_lb_tests::signals::check;
 
@@ -35,7 +35,7 @@ pub fn ask(cloud: &Cloud, path: &str) -> Result<Value> {
 
 /// Runs a command next to Octavia, and shows the first `lines_max` lines that it prints.
 pub fn beside_octavia(cloud: &Cloud, words: &str, lines_max: usize) -> Result<()> {
-    let printed = stack::output(&mut command(cloud, words))?;
+    let printed = container::output(&mut command(cloud, words))?;
     // What a Ctrl-C ends may do as if it were done.
     check()?;
     show::shown(&brief(&format!("octavia run {words}")), &printed, lines_max);

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::{Group, Scenario, scenario};
 use crate::clients::{self, Connection, Connections};
+use crate::container;
 use crate::lab::Family::V4;
 use crate::octavia::balancer::{LoadBalancer, Run, everybody, member};
 use crate::octavia::cloud::{HTTP, eventually};
-use crate::octavia::stack;
 
 pub const SCENARIOS: [Scenario; 7] = [
     scenario("connection limit", Group::Listeners, connection_limit),
@@ -161,7 +161,7 @@ fn rotated(run: &Run<'_>) -> Result<()> {
     let old = shown()?;
     let expires = format!("UPDATE amphora SET cert_expiration = NOW() WHERE id = '{}'", amphora.id);
     let arguments = ["--socket=/run/mysqld.sock", "octavia", "--execute", &expires];
-    stack::output(&mut run.cloud.stack.command("mariadb", &arguments))?;
+    container::output(&mut run.cloud.stack.command("mariadb", &arguments))?;
     eventually(30, || {
         ensure!(shown()? != old, "the old certificate is shown");
         Ok(())
