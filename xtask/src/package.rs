@@ -281,7 +281,7 @@ mod tests {
             assert!(process::workspace().join(from).is_file(), "{from}");
             assert!(!to.starts_with('/'), "{to}");
         }
-        let is_packed = |name: &&str| FILES.iter().any(|(_, to)| *to == format!("{DOC}/{name}"));
-        assert!(COMPRESSED.iter().all(|name| is_packed(&name)), "{COMPRESSED:?}");
+        let is_packed = |name: &str| FILES.iter().any(|(_, to)| *to == format!("{DOC}/{name}"));
+        assert!(COMPRESSED.iter().all(|name| is_packed(name)), "{COMPRESSED:?}");
     }
 }
