@@ -1,9 +1,10 @@
-//! The load balancer: `xdp-lb run` as a child process in the amphora of a lab.
+//! The load balancer: `xdp-lb run` as a child process, most often in the amphora of a lab.
 
 use std::env;
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 pub use serde_json::Value;
 
-use crate::lab::{Family, Host, Lab, Process, is_abandoned};
+use crate::lab::{Family, Host, Lab, Netns, Process, is_abandoned};
 
 /// How long the balancer may take for one step. The verifier's walk alone is seconds when many
 /// tests share few CPUs.
@@ -28,7 +29,7 @@ const POLL: Duration = Duration::from_millis(20);
 const RUN: &str = "/run/xdp-lb";
 const PINS: &str = "/sys/fs/bpf/xdp-lb";
 
-/// A listener on both VIPs of a lab, and a pool of the same name.
+/// A listener on the VIPs of both families, and a pool of the same name.
 #[derive(Clone)]
 pub struct Listener<'a> {
     pub id: &'a str,
@@ -64,9 +65,8 @@ impl<'a> Listener<'a> {
         }
     }
 
-    fn text(&self, lab: &Lab) -> String {
+    fn text(&self, [v4, v6]: [IpAddr; 2]) -> String {
         let Self { id, protocol, port, members, algorithm, listener, pool, member } = self;
-        let [v4, v6] = FAMILIES.map(|(family, _)| lab.vip(family, 0).ip());
         let mut text = format!(
             "[[listener]]\nid = \"{id}\"\nvips = [\"{v4}\", \"{v6}\"]\nport = {port}\n\
              protocol = \"{protocol}\"\npool = \"{id}\"\n{listener}\n\
@@ -90,10 +90,18 @@ impl<'a> Listener<'a> {
 /// What ends the ids of members in documents.
 const FAMILIES: [(Family, &str); 2] = [(Family::V4, "v4"), (Family::V6, "v6")];
 
+/// Where a load balancer runs.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub netns: &'a Netns,
+    /// Of its listeners: IPv4, IPv6.
+    pub vips: [IpAddr; 2],
+}
+
 /// Named after its lab, so that many run at once. Dropped, it is gone with everything it pinned.
 pub struct Balancer<'a> {
     pub name: String,
-    lab: &'a Lab,
+    place: Place<'a>,
     options: Vec<String>,
     /// Of the document, the log and the socket the daemon tells systemd by.
     directory: PathBuf,
@@ -109,14 +117,30 @@ impl<'a> Balancer<'a> {
     /// When it does not start, as all of this when something does not go as it must.
     pub fn start(lab: &'a Lab, listeners: &[Listener<'_>], options: &[&str]) -> Self {
         remove_abandoned();
-        let name = lab.prefix().trim_end_matches('-').to_owned();
+        let vips = FAMILIES.map(|(family, _)| lab.vip(family, 0).ip());
+        let place = Place { netns: &lab.amphora.netns, vips };
+        Self::start_at(place, lab.prefix().trim_end_matches('-'), listeners, options)
+    }
+
+    /// The same elsewhere than in a lab.
+    ///
+    /// # Panics
+    ///
+    /// As [`Balancer::start`].
+    pub fn start_at(
+        place: Place<'a>,
+        name: &str,
+        listeners: &[Listener<'_>],
+        options: &[&str],
+    ) -> Self {
+        let name = name.to_owned();
         let directory = env::temp_dir().join(format!("xdp-lb-{name}"));
         fs::create_dir_all(&directory).expect("a directory for the document");
         let socket = directory.join("systemd");
         let told = UnixDatagram::bind(&socket).expect("a socket in place of systemd's");
         told.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
         let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut balancer = Self { name, lab, options, directory, told, process: None };
+        let mut balancer = Self { name, place, options, directory, told, process: None };
         balancer.write(listeners);
         balancer.run();
         balancer.until_up();
@@ -130,7 +154,7 @@ impl<'a> Balancer<'a> {
         command.arg("run").arg(self.directory.join("lb.toml")).args(&self.options);
         command.env("NOTIFY_SOCKET", self.directory.join("systemd"));
         command.stdin(Stdio::null()).stderr(log.expect("a log"));
-        let process = self.lab.amphora.netns.spawn(&mut command);
+        let process = self.place.netns.spawn(&mut command);
         self.process = Some(process.expect("xdp-lb starts"));
         self.until_ready();
     }
@@ -257,7 +281,7 @@ impl<'a> Balancer<'a> {
 
     /// In one step, as good editors do: the daemon reads it once.
     fn write(&self, listeners: &[Listener<'_>]) {
-        let tables = listeners.iter().map(|listener| listener.text(self.lab));
+        let tables = listeners.iter().map(|listener| listener.text(self.place.vips));
         let text = format!("name = \"{}\"\n{}", self.name, tables.collect::<String>());
         let next = self.directory.join("next");
         let written = fs::write(&next, text);

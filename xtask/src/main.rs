@@ -16,6 +16,7 @@ mod python;
 mod releases;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum Task {
     Package(package::Options),
     /// Make an image for amphorae, with diskimage-builder; xdp-lb/elements/README.md tells how to use it
     Image(image::Options),
+    /// Real traffic and the kernel tests on kernels of several ages, under qemu; --help tells more
+    Vm(vm::Options),
     /// Fuzz what comes over the wire: uploads, bodies, the agent's configuration, envelopes
     Fuzz(fuzz::Options),
     /// Check format, lints and documentation, then test
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Octavia(options) => octavia::run(&options),
         Task::Package(options) => package::run(&options),
         Task::Image(options) => image::run(&options),
+        Task::Vm(options) => vm::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Ci(options) => ci::run(&options),
     };

@@ -14,8 +14,9 @@ pub enum Purpose {
     Demo,
     Bench,
     Octavia,
+    Vm,
 }
-use Purpose::{Bench, Demo, Octavia, Test};
+use Purpose::{Bench, Demo, Octavia, Test, Vm};
 
 #[derive(Args, Default)]
 pub struct Options {
@@ -30,8 +31,8 @@ struct Tool {
     purposes: &'static [Purpose],
 }
 
-const TOOLS: [Tool; 19] = [
-    tool("ip", "iproute2", &[Test, Demo, Bench, Octavia]),
+const TOOLS: [Tool; 22] = [
+    tool("ip", "iproute2", &[Test, Demo, Bench, Octavia, Vm]),
     tool("ethtool", "ethtool", &[Test, Demo, Bench, Octavia]),
     tool("bpftool", "bpftool", &[Test, Demo, Bench, Octavia]),
     tool("nft", "nftables", &[Test, Demo, Bench, Octavia]),
@@ -51,6 +52,9 @@ const TOOLS: [Tool; 19] = [
     tool("curl", "curl", &[Demo, Octavia]),
     tool("tcpdump", "tcpdump", &[Demo, Octavia]),
     tool("iperf3", "iperf3", &[Bench]),
+    tool("qemu-system-x86_64", "qemu-system-x86", &[Vm]),
+    tool("depmod", "kmod", &[Vm]),
+    tool("xz", "xz-utils", &[Vm]),
 ];
 
 pub fn run(options: &Options) -> Result<()> {
