@@ -142,5 +142,30 @@ pub fn verdict(error: &ProgramError) -> String {
     let log = verifier_log.to_string();
     let mut last: Vec<&str> = log.trim_end().lines().rev().take(VERDICT_LINES).collect();
     last.reverse();
-    format!("{io_error}; the verifier ends with\n{}", last.join("\n"))
+    let meant = meaning(&log).map_or_else(String::new, |meant| format!(" ({meant})"));
+    format!("{io_error}{meant}; the verifier ends with\n{}", last.join("\n"))
+}
+
+/// What older kernels mean, where it does not say so itself.
+fn meaning(log: &str) -> Option<&'static str> {
+    // Seen on 5.10; atomic instructions other than an addition came with 5.12.
+    let has_no_atomics = log.contains("BPF_STX uses reserved fields");
+    has_no_atomics.then_some("the kernel is older than 5.12, whose atomic instructions are needed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meanings() {
+        let old = "BPF_STX uses reserved fields\nprocessed 0 insns (limit 1000000)";
+        for (log, want) in [(old, true), ("R1 invalid mem access 'scalar'", false)] {
+            assert_eq!(
+                meaning(log).is_some_and(|it| it.contains("older than 5.12")),
+                want,
+                "{log}"
+            );
+        }
+    }
 }

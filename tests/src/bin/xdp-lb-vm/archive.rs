@@ -26,6 +26,10 @@ const SUITES: [(&str, &[&str]); 2] = [
 const FLAVOUR: &str = "-cloud-amd64";
 const PACKAGE: &str = "linux-image-";
 
+/// What a kernel's release follows in the names of its packages. All is in the first; since 7.0 that only
+/// depends on the others.
+const PARTS: [&str; 4] = [PACKAGE, "linux-binary-", "linux-base-", "linux-modules-"];
+
 /// Lists older than that are fetched again.
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -70,7 +74,7 @@ impl Archive {
         let release = package.strip_prefix(PACKAGE).context("a kernel's package")?.to_owned();
         let kept = self.directory.join("kernels").join(&release);
         if !kept.exists() {
-            self.unpack(package, &release, &kept)?;
+            self.unpack(&release, &kept)?;
         }
         Ok(Kernel {
             release,
@@ -80,18 +84,26 @@ impl Archive {
     }
 
     /// Keeps the kernel itself and the modules that are needed; appears in one step.
-    fn unpack(&self, package: &str, release: &str, kept: &Path) -> Result<()> {
-        eprintln!("fetching {package}");
+    fn unpack(&self, release: &str, kept: &Path) -> Result<()> {
+        let parts = PARTS.map(|part| format!("{part}{release}"));
+        let parts = parts.iter().filter(|part| self.packages.contains(part));
         let kernels = self.directory.join("kernels");
         fs::create_dir_all(&kernels)?;
         let scratch = tempfile::tempdir_in(&kernels)?;
-        output(self.apt("apt-get")?.args(["download", package]).current_dir(scratch.path()))?;
-        let mut debs = fs::read_dir(scratch.path())?;
-        let deb = debs.next().context("apt-get downloaded nothing")??.path();
         let (tree, made) = (scratch.path().join("tree"), scratch.path().join("made"));
-        output(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&tree))?;
+        for part in parts {
+            eprintln!("fetching {part}");
+            let folder = scratch.path().join(part);
+            fs::create_dir(&folder)?;
+            output(self.apt("apt-get")?.args(["download", part]).current_dir(&folder))?;
+            let deb = fs::read_dir(&folder)?.next().context("apt-get downloaded nothing")??;
+            output(Command::new("dpkg-deb").arg("--extract").arg(deb.path()).arg(&tree))?;
+        }
         fs::create_dir(&made)?;
-        fs::copy(tree.join(format!("boot/vmlinuz-{release}")), made.join("vmlinuz"))?;
+        let images =
+            [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")];
+        let image = images.iter().map(|image| tree.join(image)).find(|image| image.exists());
+        fs::copy(image.context("no vmlinuz in its packages")?, made.join("vmlinuz"))?;
         modules::keep(&tree, release, &made.join("modules"))?;
         fs::rename(made, kept)?;
         Ok(())
@@ -130,7 +142,7 @@ impl Archive {
     }
 
     fn list(&self) -> Result<Vec<String>> {
-        let names = output(self.apt("apt-cache")?.args(["pkgnames", PACKAGE]))?;
+        let names = output(self.apt("apt-cache")?.args(["pkgnames", "linux-"]))?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 

@@ -1,13 +1,14 @@
 //! The first process of a guest: it makes the machine a place to work in, takes the steps, says what came
 //! of them, and ends the machine.
 
+use std::any::Any;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::{env, panic};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -68,18 +69,26 @@ fn take_steps() -> Result<()> {
     for (number, pair) in PAIRS.iter().enumerate() {
         // What is wrong in a lab is a panic, as in the tests.
         let carried = panic::catch_unwind(|| traffic::carry(number, pair));
-        let carried = carried.unwrap_or_else(|_| Err(anyhow::anyhow!("see the console")));
+        let carried = carried.unwrap_or_else(|panic| Err(anyhow!("{}", words(&*panic))));
         say(&Step::Traffic(number, carried.map_err(|error| format!("{error:#}"))))?;
     }
     say(&Step::Over)
 }
 
 fn frames() -> Result<()> {
-    let output = Command::new(FRAMES).arg("--test-threads=1").output().context(FRAMES)?;
+    // The others tell what the load balancer's own programs tell as well.
+    let output = Command::new(FRAMES).args(["kernel_rows", "kernel_maps"]).output();
+    let output = output.context(FRAMES)?;
     let said = String::from_utf8_lossy(&output.stdout);
     println!("{said}");
     let lines: Vec<_> = said.lines().collect();
     let last = &lines[lines.len().saturating_sub(SAID_LINES)..];
     ensure!(output.status.success(), "{}\n{}", output.status, last.join("\n"));
     Ok(())
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("see the console")
 }

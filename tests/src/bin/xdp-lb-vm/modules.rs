@@ -21,8 +21,8 @@ pub fn keep(tree: &Path, release: &str, into: &Path) -> Result<()> {
     }
     output(Command::new("depmod").arg("--basedir").arg(tree).arg(release))?;
     let folder = tree.join("lib/modules").join(release);
-    let built_in = fs::read_to_string(folder.join("modules.builtin"))?;
-    let dependencies = fs::read_to_string(folder.join("modules.dep"))?;
+    let list = |name| fs::read_to_string(folder.join(name)).with_context(|| format!("no {name}"));
+    let (built_in, dependencies) = (list("modules.builtin")?, list("modules.dep")?);
     fs::create_dir_all(into)?;
     for (number, module) in in_order(&built_in, &dependencies)?.iter().enumerate() {
         decompress(&folder.join(module), &into.join(format!("{number:02}-{}.ko", name(module))))?;

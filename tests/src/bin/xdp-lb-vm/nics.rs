@@ -19,10 +19,10 @@ pub struct Pair {
 
 pub const PAIRS: [Pair; 3] = [
     // The driver uses a queue for each CPU, and XDP wants as many for itself (`virtnet_xdp_set`).
-    Pair { name: "queues", queues: 2 * CPUS, properties: "", mode: Mode::Native },
+    Pair { name: "4 queues", queues: 2 * CPUS, properties: "", mode: Mode::Native },
     // Without `hw_vif_multiqueue_enabled`. Since 5.13 the driver shares what there is, with a lock, and
     // says so in the kernel's log; before, it refused.
-    Pair { name: "one queue", queues: 1, properties: "", mode: Mode::Native },
+    Pair { name: "1 queue", queues: 1, properties: "", mode: Mode::Native },
     // The host hands over frames that it has not segmented or checked, and the driver cannot stop it.
     Pair {
         name: "fixed offloads",

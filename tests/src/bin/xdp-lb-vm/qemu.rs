@@ -16,9 +16,9 @@ use xdp_lb_tests::signals;
 
 use crate::archive::Kernel;
 use crate::image;
-use crate::nics::{CPUS, ENDS, PAIRS};
+use crate::nics::{CPUS, ENDS, End, PAIRS};
 use crate::programs::Programs;
-use crate::report::{Report, Step};
+use crate::report::{Carried, Report, Step};
 
 const QEMU: &str = "qemu-system-x86_64";
 const MEMORY_MIB: u32 = 1024;
@@ -143,7 +143,8 @@ fn told(step: &Step) -> String {
         Step::Frames(frames) => format!("{} frame tables", word(frames.is_err())),
         Step::Traffic(pair, carried) => {
             let name = PAIRS.get(*pair).map_or("?", |pair| pair.name);
-            format!("{} traffic, {name}", word(carried.is_err()))
+            let told = carried.as_ref().map_or_else(String::clone, Carried::to_string);
+            format!("{} traffic, {name}: {told}", word(carried.is_err()))
         }
         Step::Over => "over".to_owned(),
     }
@@ -180,7 +181,7 @@ fn nics() -> Vec<String> {
             // An interrupt for each queue, for the changes of the configuration, and for commands.
             let vectors = 2 * queues + 2;
             let mq = if queues > 1 { format!(",mq=on,vectors={vectors}") } else { String::new() };
-            let more = if end == crate::nics::End::Balancer { pair.properties } else { "" };
+            let more = if end == End::Balancer { pair.properties } else { "" };
             let device = format!("virtio-net-pci,netdev={tap},mac={mac},romfile={mq}{more}");
             words.extend(["-netdev".to_owned(), netdev + &many, "-device".to_owned(), device]);
         }

@@ -1,5 +1,7 @@
 //! What a guest says: a line of JSON for each step, as soon as it is done.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use xdp_lb::record::Standing;
 
@@ -27,6 +29,13 @@ pub struct Carried {
     pub opened: u64,
     /// Instructions that the verifier walked, stage by stage.
     pub walked: Vec<(String, u32)>,
+}
+
+impl fmt::Display for Carried {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{} flows", self.opened)?;
+        self.warnings.iter().try_for_each(|warning| write!(to, "; {warning}"))
+    }
 }
 
 /// All that a guest said.
@@ -73,10 +82,10 @@ impl Report {
         self.broken.iter().cloned().chain(frames).chain(traffic).collect()
     }
 
-    /// The longest list of stages: it is the same for all pairs.
+    /// Of each stage; it is loaded alike for every pair.
     pub fn walked(&self) -> &[(String, u32)] {
         let carried = self.traffic.iter().filter_map(|carried| carried.as_ref()?.as_ref().ok());
-        carried.map(|carried| &carried.walked[..]).next().unwrap_or_default()
+        carried.map(|carried| carried.walked.as_slice()).next().unwrap_or_default()
     }
 }
 
