@@ -32,7 +32,8 @@ pub const FLOWS_MAX: u32 = 1 << 28;
 pub const FLOWS_CAPACITY_PERCENT: u32 = 66;
 
 /// Source ports tried for a new flow before it is refused: at half the ports of a member taken, one
-/// flow in 65536 is refused.
+/// flow in 65536 is refused. More may not load everywhere: for these the verifier of 6.1 walks half of the
+/// million instructions that it may (`xdp_lb_open4`; from 6.12 on a twentieth, by `cargo xtask vm`).
 pub const PORT_TRIES: u32 = 16;
 /// Of these, the ports that must all be taken before one of a flow that may be evicted is given again.
 pub const PORT_EAGER: u32 = 4;

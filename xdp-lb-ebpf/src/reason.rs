@@ -84,7 +84,7 @@ reasons! {
     /// Another CPU made or took the same entry this very moment.
     Contended => Drop,
     /// Counted, and forwarded all the same: its checksum is not complete yet (transmit checksum
-    /// offload on a virtual link), and the receiver will refuse it.
+    /// offload on a virtual link), and after native XDP the receiver will refuse it.
     PartialChecksum => Pass,
 }
 

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::{packages, process, releases};
+use crate::{packages, process, releases, vm};
 
 /// What a command is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,6 +62,9 @@ pub fn run(options: &Options) -> Result<()> {
         [] => Purpose::value_variants(),
         named => named,
     };
+    if purposes.contains(&Vm) {
+        vm::install_qemu()?;
+    }
     install_missing(purposes)?;
     libraries()?;
     if purposes.iter().any(|purpose| [Test, Octavia].contains(purpose)) {

@@ -16,6 +16,7 @@ use nix::sys::reboot::{RebootMode, reboot};
 use crate::image::MODULES;
 use crate::nics::PAIRS;
 use crate::programs::{FRAMES, XDP_LB};
+use crate::qemu::PAIRS_WANTED;
 use crate::report::Step;
 use crate::traffic;
 
@@ -66,7 +67,8 @@ fn take_steps() -> Result<()> {
     };
     say(&Step::Up)?;
     say(&Step::Frames(frames().map_err(|error| format!("{error:#}"))))?;
-    for (number, pair) in PAIRS.iter().enumerate() {
+    let pairs = env::var(PAIRS_WANTED).ok().and_then(|pairs| pairs.parse().ok());
+    for (number, pair) in PAIRS.iter().enumerate().take(pairs.unwrap_or(PAIRS.len())) {
         // What is wrong in a lab is a panic, as in the tests.
         let carried = panic::catch_unwind(|| traffic::carry(number, pair));
         let carried = carried.unwrap_or_else(|panic| Err(anyhow!("{}", words(&*panic))));

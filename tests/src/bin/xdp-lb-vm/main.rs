@@ -22,6 +22,7 @@ use nix::unistd::Uid;
 use xdp_lb_tests::signals;
 
 use archive::Archive;
+use nics::PAIRS;
 use report::Report;
 
 /// The kernels of Debian 12 and 13, the one that the project is developed on, and whatever is new.
@@ -36,6 +37,9 @@ struct Options {
     /// Print a table in Markdown
     #[arg(long)]
     markdown: bool,
+    /// Of the pairs of NICs, only so many: the first alone shows native mode
+    #[arg(long, default_value_t = PAIRS.len())]
+    pairs: usize,
     /// How long one machine may take
     #[arg(long, default_value = "900")]
     bound_s: u64,
@@ -63,6 +67,8 @@ fn main() -> ExitCode {
 
 fn host(options: &Options) -> Result<()> {
     ensure!(Uid::effective().is_root(), "tap devices need root: run `cargo xtask vm` as root");
+    let all = 1..=PAIRS.len();
+    ensure!(all.contains(&options.pairs), "there are {} pairs of NICs", PAIRS.len());
     signals::catch_signals()?;
     let directory = directory();
     let programs = programs::find()?;
@@ -73,8 +79,8 @@ fn host(options: &Options) -> Result<()> {
         let kernel = archive.kernel(&package)?;
         eprintln!("{} ({})", kernel.release, qemu::accelerator());
         let began = Instant::now();
-        let report =
-            qemu::run(&directory, &kernel, &programs, Duration::from_secs(options.bound_s))?;
+        let want = qemu::Want { pairs: options.pairs, bound: Duration::from_secs(options.bound_s) };
+        let report = qemu::run(&directory, &kernel, &programs, want)?;
         outcomes.push(Outcome { kernel: kernel.release, report, took: began.elapsed() });
         signals::check()?;
     }

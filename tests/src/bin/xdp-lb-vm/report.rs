@@ -39,15 +39,21 @@ impl fmt::Display for Carried {
 }
 
 /// All that a guest said.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Report {
     pub frames: Option<Result<(), String>>,
-    pub traffic: [Option<Result<Carried, String>>; PAIRS.len()],
+    /// Of the pairs that are wanted.
+    pub traffic: Vec<Option<Result<Carried, String>>>,
     /// Why it ended before it was through.
     pub broken: Option<String>,
 }
 
 impl Report {
+    /// Before it has said anything.
+    pub fn of(pairs: usize) -> Self {
+        Self { frames: None, traffic: (0..pairs).map(|_| None).collect(), broken: None }
+    }
+
     pub fn add(&mut self, step: Step) {
         match step {
             Step::Up | Step::Over => {}
@@ -114,7 +120,7 @@ mod tests {
 
     /// Each line as the guest would write it.
     fn report(steps: Vec<Step>) -> Report {
-        let mut report = Report::default();
+        let mut report = Report::of(PAIRS.len());
         for step in steps {
             let line = serde_json::to_string(&step).expect("JSON");
             report.add(serde_json::from_str(&line).expect("what was written"));

@@ -11,7 +11,8 @@ use crate::report::Carried;
 pub fn kernels(outcomes: &[Outcome], markdown: bool) -> String {
     let mut table = styled(markdown);
     let columns = ["kernel", "verdict", "frame tables", "most walked", "walked in all"];
-    let pairs = PAIRS.iter().map(|pair| pair.name);
+    let wanted = outcomes.iter().map(|outcome| outcome.report.traffic.len()).max().unwrap_or(0);
+    let pairs = PAIRS.iter().take(wanted).map(|pair| pair.name);
     table.set_header(columns.into_iter().chain(pairs).chain(["took, s"]));
     let mut notes = Vec::new();
     for outcome in outcomes {
