@@ -146,3 +146,58 @@ fn failed(error: PcapError) -> io::Error {
         error => io::Error::other(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use xdp_lb_ebpf::capture::NO_REASON;
+
+    use super::*;
+    use crate::kernel::Mode;
+    use crate::pcap;
+    use crate::record::{Interface, Standing};
+
+    fn interface(name: &str, ifindex: u32) -> Interface {
+        let standing = Standing::Attached { ifindex, mode: Mode::Native, refused: None };
+        Interface { name: name.to_owned(), standing }
+    }
+
+    #[test]
+    fn what_is_said_of_a_frame() {
+        let interfaces = vec![interface("eth1", 3), interface("eth2", 4)];
+        let record = Record { interfaces, ..Record::default() };
+        let refused = Reason::NetworkRefused as u32;
+        let why = "NetworkRefused: From a network the listener does not allow.";
+        let rows = [
+            (XDP_TX, NO_REASON, 3, "tx by eth1".to_owned(), Some("eth1")),
+            (XDP_REDIRECT, NO_REASON, 4, "redirect to eth2".to_owned(), Some("eth2")),
+            (XDP_REDIRECT, NO_REASON, 9, "redirect to interface 9".to_owned(), Some("interface 9")),
+            (XDP_DROP, refused, 0, format!("drop; {why}"), None),
+        ];
+        for (action, reason, egress, verdict, out) in rows {
+            let mut writer = Writer::new(&record, 96).unwrap();
+            let head = Head {
+                at_ns: 5,
+                ingress: 3,
+                egress,
+                action,
+                reason,
+                before_len: 100,
+                before: 2,
+                after_len: 101,
+                after: 3,
+                ..Head::default()
+            };
+            writer.frame(&head, &[1, 2, 3, 4, 5]).unwrap();
+            let at = writer.boot + Duration::from_nanos(5);
+            let frame = |number, way: &str, bytes: &[u8], length, interface: &str, direction| {
+                let comment = Some(format!("frame 1 {way}: {verdict}"));
+                let interface = Some(interface.to_owned());
+                let (link, bytes) = (DataLink::ETHERNET, bytes.to_vec());
+                pcap::Frame { number, at, link, bytes, length, interface, direction, comment }
+            };
+            let mut want = vec![frame(1, "in", &[1, 2], 100, "eth1", INBOUND)];
+            want.extend(out.map(|out| frame(2, "out", &[3, 4, 5], 101, out, OUTBOUND)));
+            assert_eq!(pcap::frames(&writer.written()).unwrap().unwrap(), want, "{verdict}");
+        }
+    }
+}
