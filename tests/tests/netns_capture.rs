@@ -1,6 +1,7 @@
 //! `xdp-lb capture` of real traffic: each frame as it came and as it left.
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, UdpSocket};
@@ -77,13 +78,15 @@ fn read(frame: &Frame) -> ((IpAddr, u16), (IpAddr, u16), Vec<u8>) {
 
 #[test]
 fn netns_capture_sees_frames_before_and_after() {
-    let lab = Lab::up(LabOptions { members: 2, ..LabOptions::default() }).expect("a lab");
-    let _udp: Vec<_> = lab.members.iter().map(|host| Server::udp(host, 80).expect("udp")).collect();
+    let lab = Lab::up(LabOptions { members: 1, second_member: true, ..LabOptions::default() });
+    let lab = lab.expect("a lab");
+    let _udp: Vec<_> = lab.all_members().map(|host| Server::udp(host, 80).expect("udp")).collect();
     let _http: Vec<_> =
-        lab.members.iter().map(|host| Server::http(host, 80).expect("http")).collect();
+        lab.all_members().map(|host| Server::http(host, 80).expect("http")).collect();
     let listeners =
-        ["udp", "tcp"].map(|protocol| Listener::new(protocol, protocol, 80, &lab.members));
-    let balancer = Balancer::start(&lab, &listeners, &[]);
+        ["udp", "tcp"].map(|protocol| Listener::new(protocol, protocol, 80, lab.all_members()));
+    let both = ["--interface", "eth1", "--interface", "eth2"];
+    let balancer = Balancer::start(&lab, &listeners, &both);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("udp.pcapng");
     let count = (2 * 2 * ASKED).to_string();
@@ -109,27 +112,37 @@ fn netns_capture_sees_frames_before_and_after() {
 
     let frames = capture.frames(&file);
     assert_eq!(frames.len(), 2 * 2 * said.len(), "each twice");
-    let members: Vec<IpAddr> =
-        lab.members.iter().flat_map(|host| [IpAddr::V4(host.v4), IpAddr::V6(host.v6)]).collect();
+    // Who answers, and by which interface he is reached.
+    let members = lab.all_members().flat_map(|host| {
+        let behind =
+            if lab.members.iter().any(|it| it.name == host.name) { "eth1" } else { "eth2" };
+        [(IpAddr::V4(host.v4), behind), (IpAddr::V6(host.v6), behind)]
+    });
+    let members: HashMap<_, _> = members.collect();
+    let mut met = HashSet::new();
     for (n, ((client, vip, question), frames)) in said.iter().zip(frames.chunks(4)).enumerate() {
-        for (at, frame) in frames.iter().enumerate() {
-            let (direction, way) = [(INBOUND, "in"), (OUTBOUND, "out")][at % 2];
-            let comment = format!("frame {} {way}: tx by eth1", 2 * n + at / 2 + 1);
-            assert_eq!((frame.direction, frame.comment.as_ref()), (direction, Some(&comment)));
-            assert_eq!(
-                (frame.interface.as_deref(), frame.length as usize),
-                (Some("eth1"), frame.bytes.len())
-            );
-        }
         let [asked, taken, answered, heard] = [0, 1, 2, 3].map(|at| read(&frames[at]));
         assert_eq!(&asked, &(*client, *vip, question.clone()));
         let (source, member, payload) = taken;
-        assert!(members.contains(&member.0) && member.1 == 80, "{member:?}");
-        assert_eq!(&payload, question);
+        assert_eq!((member.1, &payload), (80, question));
+        let behind = members[&member.0];
+        met.insert(behind);
         let (from, to, answer) = answered;
         assert_eq!((from, to), (member, source));
         assert_eq!(heard, (*vip, *client, answer));
+
+        let way = if behind == "eth1" { "tx by" } else { "redirect to" };
+        for (at, frame) in frames.iter().enumerate() {
+            let (direction, passing) = [(INBOUND, "in"), (OUTBOUND, "out")][at % 2];
+            let egress = [behind, "eth1"][at / 2];
+            let comment = format!("frame {} {passing}: {way} {egress}", 2 * n + at / 2 + 1);
+            assert_eq!((frame.direction, frame.comment.as_ref()), (direction, Some(&comment)));
+            let by = ["eth1", behind, behind, "eth1"][at];
+            assert_eq!(frame.interface.as_deref(), Some(by));
+            assert_eq!(frame.length as usize, frame.bytes.len());
+        }
     }
+    assert_eq!(met.len(), 2, "some go on by the interface they came in by, some by the other");
     is_as_before(&balancer);
     http_get_all(&lab);
 }
@@ -146,6 +159,7 @@ fn is_as_before(balancer: &Balancer<'_>) {
     let pins = Path::new("/sys/fs/bpf/xdp-lb").join(&balancer.name);
     let files = fs::read_dir(&pins).unwrap().map(|file| file.unwrap().file_name());
     let files: Vec<_> = files.map(|name| name.into_string().unwrap()).collect();
+    assert!(!files.iter().any(|name| name.starts_with("CAPTURE_")), "{files:?}");
     let stages: Vec<_> = files.iter().filter_map(|name| name.strip_prefix("STAGES_")).collect();
     let own = Xdp::from_pin(pins.join("program"), XdpAttachType::Interface).unwrap();
     let own = own.info().unwrap().id().to_string();

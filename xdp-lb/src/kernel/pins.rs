@@ -13,6 +13,7 @@ const BPFFS_MAGIC: FsType = FsType(libc::BPF_FS_MAGIC);
 const PROGRAM: &str = "program";
 const LINK: &str = "link_";
 const STAGES: &str = "STAGES_";
+const CAPTURE: &str = "CAPTURE_";
 
 /// The directory of one load balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,9 +41,24 @@ impl Pins {
         format!("{STAGES}{program_id}")
     }
 
+    /// Name of the stages of a capture's program. Another, for the daemon removes those of the programs
+    /// before its own, and may not know that a capture has taken the place of that.
+    pub fn capture(program_id: u32) -> String {
+        format!("{CAPTURE}{program_id}")
+    }
+
     /// Removes all stages but those of one program.
     pub fn retain_stages(&self, name: &str) -> io::Result<()> {
-        for file in self.files()?.iter().filter(|file| file.starts_with(STAGES) && *file != name) {
+        self.retain(STAGES, name)
+    }
+
+    /// Removes what captures left that were killed, but for the stages of one.
+    pub fn retain_capture(&self, name: &str) -> io::Result<()> {
+        self.retain(CAPTURE, name)
+    }
+
+    fn retain(&self, prefix: &str, name: &str) -> io::Result<()> {
+        for file in self.files()?.iter().filter(|file| file.starts_with(prefix) && *file != name) {
             fs::remove_file(self.0.join(file))?;
         }
         Ok(())

@@ -48,7 +48,7 @@ pub fn load(
     frame_log: Option<FrameLog>,
 ) -> Result<Loaded, Error> {
     let mut object = object(OBJECT, pins, entries, meta, frame_log)?;
-    let stages = load_stages(&mut object, pins)?;
+    let stages = load_stages(&mut object, pins, Pins::stages)?;
     if frame_log.is_some() {
         frame_log::follow(&mut object).map_err(Error::FrameLog)?;
     }
@@ -64,13 +64,18 @@ pub fn load(
     Ok(Loaded { program: Xdp::from_pin(&path, XdpAttachType::Interface)?, stages })
 }
 
-/// Loads all stages of an object, and pins the array through which they reach each other: its name.
-pub fn load_stages(object: &mut Ebpf, pins: &Pins) -> Result<String, Error> {
+/// Loads all stages of an object, and pins the array through which they reach each other, under the name
+/// that is `called` for the id of the first: that name.
+pub fn load_stages(
+    object: &mut Ebpf,
+    pins: &Pins,
+    called: impl Fn(u32) -> String,
+) -> Result<String, Error> {
     for (_, name) in NAMES {
         load_one(object, name)?;
     }
     let id = first(object)?.info()?.id();
-    pin_stages(object, pins, id)
+    pin_stages(object, pins, called(id))
 }
 
 pub fn load_one<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
@@ -119,7 +124,7 @@ fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, ProgramError
     object.program_mut(name).ok_or_else(missing)?.try_into()
 }
 
-fn pin_stages(object: &mut Ebpf, pins: &Pins, id: u32) -> Result<String, Error> {
+fn pin_stages(object: &mut Ebpf, pins: &Pins, name: String) -> Result<String, Error> {
     let failed = |error| Error::Map { name: "STAGES", error };
     let missing = Error::NotStarted(pins.map("STAGES"));
     let mut stages =
@@ -128,7 +133,6 @@ fn pin_stages(object: &mut Ebpf, pins: &Pins, id: u32) -> Result<String, Error> 
         let program = xdp(object, name)?.fd()?.try_clone().map_err(ProgramError::from)?;
         stages.set(stage as u32, &program, 0).map_err(failed)?;
     }
-    let name = Pins::stages(id);
     let path = pins.map(&name);
     stages.pin(&path).map_err(|error| Error::Pin { path, error })?;
     Ok(name)

@@ -52,11 +52,13 @@ impl Tapped {
         let mut tap: ProgramArray<_> = own(&mut object, "TAP")?;
         let program = program::load_one(&mut object, "xdp_lb_tap")?;
         tap.set(0, program.fd()?, 0).map_err(failed("TAP"))?;
-        let stages = program::load_stages(&mut object, pins)?;
+        let stages = program::load_stages(&mut object, pins, Pins::capture)?;
         // From here on what was done is undone when it is dropped.
         let mut tapped = Self { seen, lost, object, pins: pins.clone(), stages, _tap: tap };
         let program = program::first(&mut tapped.object)?;
         put(program, pins)?;
+        let retained = pins.retain_capture(&tapped.stages);
+        retained.map_err(|error| Error::File { path: pins.directory().into(), error })?;
         Ok(tapped)
     }
 
