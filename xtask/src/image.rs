@@ -1,5 +1,6 @@
-//! An image for amphorae: diskimage-builder with the element of xdp-lb, on a machine of its own that Glance
-//! takes.
+//! An image for amphorae, as Glance takes it: diskimage-builder with the element of xdp-lb.
+//!
+//! All but a `tar` needs loop devices and the device mapper, which some containers have not.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process::Command};
@@ -27,7 +28,7 @@ pub struct Options {
     /// Release of Debian
     #[arg(long, default_value = "trixie")]
     release: String,
-    /// qcow2, raw, tar and whatever else disk-image-create makes, with commas; tar has no kernel to boot with
+    /// qcow2, raw, tar and whatever else disk-image-create makes, with commas; tar has no boot loader
     #[arg(long = "type", default_value = "qcow2")]
     kind: String,
     /// The package of xdp-lb [default: one is made]
