@@ -40,7 +40,7 @@ enum Task {
     Lab(demo::Lab),
     /// Real Octavia on this machine, whose load balancers run on xdp-lb; `octavia help` tells more
     Octavia(octavia::Options),
-    /// Make the Debian package, xdp-lb_<version>_<architecture>.deb, in target/
+    /// Make the Debian package, a file in target/
     Package(package::Options),
     /// Make an image for amphorae, with diskimage-builder; xdp-lb/elements/README.md tells how to use it
     Image(image::Options),
