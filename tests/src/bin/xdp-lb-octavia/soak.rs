@@ -63,7 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// All containers are of one user, whom Linux gives 128: the 43rd amphora did not boot. It stays raised, since
+/// All containers are of one user, whom Linux gives 128: the 42nd amphora did not boot. It stays raised, since
 /// others may have come to need it.
 fn make_room(wanted: u32) -> Result<()> {
     let now: u32 = fs::read_to_string(INSTANCES_MAX).context(INSTANCES_MAX)?.trim().parse()?;
